@@ -1,0 +1,26 @@
+"""ganad finds anomalous images. The library: fit a detector, save it, load it, score images.
+
+    from ganad import fit, load
+
+Nothing here needs Ray; jobs on a cluster live in the package `pipelines`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ganad.errors import GanadError
+    from ganad.fit import fit
+    from ganad.model import Model, load
+
+__all__ = ["GanadError", "Model", "__version__", "fit", "load"]
+__version__ = "0.1.0"
+
+_HOMES = {"GanadError": "errors", "Model": "model", "fit": "fit", "load": "model"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use: `import ganad` alone stays free of torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ganad' has no attribute {name!r}")
+    return getattr(import_module(f"ganad.{_HOMES[name]}"), name)

@@ -1,0 +1,166 @@
+"""SOURCE as typed -> rows, one after the other: a folder, a glob, an s3:// prefix, an image, a tar."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from ganad.archive import storage
+from ganad.archive.layout import Layout, Surroundings, describe_member
+from ganad.archive.patterns import Pattern, is_glob, split_glob
+from ganad.archive.rows import Row, image_id
+from ganad.archive.tars import COMPRESSED, compressed, members
+from ganad.archive.walk import GROUND_TRUTH, is_hidden, walk
+from ganad.errors import ArchiveError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+_SUFFIXES_SHOWN = ", ".join(SUFFIXES)
+
+
+def list_images(sources: Sequence[str]) -> Iterator[Row]:
+    """The rows of all sources as they are found; an image that two of them name comes twice.
+
+    What is abnormal in a tar stays null: only ganad.archive.manifest, which sees all of its
+    labels, can tell. Raises ArchiveError for a source that cannot be listed or holds no image.
+    """
+    surroundings = Surroundings()
+    for source in sources:
+        yield from Listing(source, surroundings).rows()
+
+
+def is_image(name: str) -> bool:
+    """Whether a name ends as images do, in any case."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def is_tar(name: str) -> bool:
+    """Whether a name ends in .tar, in any case."""
+    return name.lower().endswith(".tar")
+
+
+class Listing:
+    """The images of one source. Counts, while it runs, what it leaves out."""
+
+    def __init__(self, source: str, surroundings: Surroundings) -> None:
+        self.source = source
+        self.num_images = 0
+        self.num_skipped = 0
+        """Files that are no images; hidden ones and masks are not counted."""
+        self._surroundings = surroundings
+        self._uri = storage.absolute(source)
+        self._tar_seen = False
+
+    def rows(self) -> Iterator[Row]:
+        """Yields each image's row. Raises ArchiveError, at the end if there was no image."""
+        for row in self._rows():
+            self.num_images += 1
+            yield row
+        if self.num_images == 0:
+            raise ArchiveError(f"{self.source}: {self._why_none()}")
+
+    def _rows(self) -> Iterator[Row]:
+        if self._is_file():
+            yield from self._single()
+        elif is_glob(self._uri) and not self._is_folder():
+            folder, pattern = split_glob(self._uri)
+            yield from self._below(folder, pattern)
+        else:
+            yield from self._below(self._uri, None)
+
+    def _is_file(self) -> bool:
+        if not storage.is_remote(self._uri):
+            return os.path.isfile(self._uri)
+        # A prefix may not be asked for: not everyone may ask for objects that are not there.
+        named = is_image(self._uri) or is_tar(self._uri) or self._uri.lower().endswith(COMPRESSED)
+        return named and not self.source.endswith("/") and storage.size_of(self._uri) is not None
+
+    def _is_folder(self) -> bool:
+        """Whether a name with a wildcard in it is, after all, a folder's own."""
+        if not storage.is_remote(self._uri):
+            return os.path.isdir(self._uri)
+        return any(True for _ in storage.pages(self._uri, keys=1))
+
+    def _single(self) -> Iterator[Row]:
+        folder, _, name = self._uri.rpartition("/")
+        if is_image(name):
+            yield self._row(Layout(folder, self._surroundings), name, storage.size_of(self._uri))
+        elif is_tar(name):
+            yield from self._shard(self._uri)
+        elif name.lower().endswith(COMPRESSED):
+            raise compressed(self.source)
+        else:
+            raise ArchiveError(
+                f"{self.source}: is neither an image ({_SUFFIXES_SHOWN}) nor a .tar shard; give "
+                f"a folder, a glob, an s3:// prefix, an image or a .tar"
+            )
+
+    def _below(self, folder: str, pattern: Pattern | None) -> Iterator[Row]:
+        """The files below a folder; tar shards among them only where a glob names them."""
+        if not storage.is_remote(folder) and not os.path.isdir(folder):
+            raise ArchiveError(f"{self.source}: there is no such file or folder; check the path")
+        layout = Layout(folder, self._surroundings)
+        for file in walk(folder, pattern or Pattern()):
+            if is_image(file.path) and file.is_regular:
+                yield self._row(layout, file.path, file.size)
+            elif is_tar(file.path) and file.is_regular and pattern is not None:
+                yield from self._shard(storage.join(folder, file.path))
+            else:
+                self._tar_seen |= is_tar(file.path)
+                self.num_skipped += 1
+
+    def _row(self, layout: Layout, path: str, size: int | None) -> Row:
+        uri = storage.join(layout.root, path)
+        try:
+            uri.encode()
+        except UnicodeEncodeError as error:
+            shown = os.fsencode(uri)
+            raise ArchiveError(f"{self.source}: the name {shown!r} is not UTF-8; rename it") from error
+        facts, mask = layout.describe(path)
+        return {
+            "image_id": image_id(uri),
+            "uri": uri,
+            "member": None,
+            "offset": None,
+            "size": size,
+            "name": path,
+            "label": facts.label,
+            "abnormal": facts.abnormal,
+            "mask": mask,
+            "split": facts.split,
+        }
+
+    def _shard(self, uri: str) -> Iterator[Row]:
+        shard = uri.rpartition("/")[2]
+        for member in members(uri, self.source if uri == self._uri else uri):
+            names = [name for name in member.name.split("/") if name not in ("", ".")]
+            if not names or any(map(is_hidden, names)) or GROUND_TRUTH in names[:-1]:
+                continue
+            if not member.is_regular or not is_image(names[-1]):
+                self.num_skipped += 1
+                continue
+            facts = describe_member(names)
+            yield {
+                "image_id": image_id(uri, member.name),
+                "uri": uri,
+                "member": member.name,
+                "offset": member.offset,
+                "size": member.size,
+                "name": f"{shard}#{'/'.join(names)}",
+                "label": facts.label,
+                "abnormal": facts.abnormal,
+                "mask": None,
+                "split": facts.split,
+            }
+
+    def _why_none(self) -> str:
+        if self._tar_seen:
+            return f"holds no images but .tar shards; name them with '{self.source.rstrip('/')}/*.tar'"
+        if self.num_skipped and storage.exists(storage.join(self._uri, "manifest.json")):
+            return "is a manifest, not images; give it alone, as the source of train or score"
+        if self.num_skipped:
+            return f"none of its {self.num_skipped} files is an image ({_SUFFIXES_SHOWN})"
+        if is_glob(self._uri):
+            return "matches no images; check the pattern"
+        if storage.is_remote(self._uri):
+            return "there are no objects below this prefix; check the path"
+        return "the folder holds no images; give one that does"

@@ -1,0 +1,98 @@
+"""Why storage failed: the many errors of files and of S3, in a few words of our own.
+
+What a server says is not passed on: it may hold keys, and it differs from server to server.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Reason:
+    """text: no path and no secret in it. transient: trying again may help."""
+
+    text: str
+    transient: bool = False
+
+
+_NO_CREDENTIALS = (
+    "no AWS credentials were found; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, or run where an instance role gives them"
+)
+_REFUSED = Reason("the AWS credentials were refused; check AWS_ACCESS_KEY_ID and its secret")
+_REFUSED_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"}
+_BUSY = {errno.EBUSY, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.EPIPE}
+
+
+def reason_of(error: BaseException) -> Reason | None:
+    """Why storage raised error; None for an error that is not about storage."""
+    reason = _of_s3(error)
+    if reason is not None:
+        return reason
+    if isinstance(error, FileNotFoundError):
+        return Reason("there is no such file; check the path")
+    if isinstance(error, PermissionError):
+        return Reason("permission denied; check who may read and write there")
+    if isinstance(error, TimeoutError | ConnectionError):
+        return Reason(f"the connection failed ({type(error).__name__}); try again", transient=True)
+    if isinstance(error, OSError):
+        text = os.strerror(error.errno) if error.errno else type(error).__name__
+        return Reason(f"{text}; check the storage", transient=error.errno in _BUSY)
+    return None
+
+
+def _of_s3(error: BaseException) -> Reason | None:
+    """Reasons that only S3 has: by the server's code, or by the client's error class."""
+    response = getattr(error.__cause__ or error, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    if code == "NoSuchBucket":
+        return Reason("there is no such bucket; check its name")
+    if code in _REFUSED_CODES:
+        return _REFUSED
+    if code in {"ExpiredToken", "TokenRefreshRequired", "InvalidToken"}:
+        return Reason("the AWS credentials have expired; renew them")
+    if code in {"AccessDenied", "AllAccessDisabled", "403"}:
+        return Reason("access denied; check the credentials and the bucket's policy")
+    if code in {"NoSuchKey", "404"}:
+        return Reason("there is no such object; check the key")
+    if code in {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "503"}:
+        return Reason(f"S3 answers {code}; try again later", transient=True)
+    if code is not None:
+        return Reason(f"S3 answers {code}; check the request and the bucket")
+    return _of_client(error)
+
+
+def _of_client(error: BaseException) -> Reason | None:
+    """Reasons before the server answered. Classes by name: the S3 client is imported only
+    where it is used, and raises those of botocore, aiohttp and urllib3."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}:
+        return Reason(_NO_CREDENTIALS)
+    if names & {"ProfileNotFound", "TokenRetrievalError", "SSOError"}:
+        return Reason("the AWS profile is not there or has expired; check AWS_PROFILE")
+    if names & {"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError"}:
+        return Reason(f"cannot connect to {_endpoint()}", transient=True)
+    if names & {"HTTPClientError", "FSTimeoutError", "IncompleteRead", "ClientPayloadError"}:
+        return Reason(f"the connection broke off ({type(error).__name__})", transient=True)
+    if "ParamValidationError" in names:
+        return Reason("is no valid S3 address; give s3://bucket/prefix")
+    if names & {"BotoCoreError", "ClientError"}:
+        return Reason(f"S3 failed ({type(error).__name__}); check the AWS settings")
+    return None
+
+
+def _endpoint() -> str:
+    """Host and port of the endpoint; its user name and password, if any, are left out."""
+    url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not url:
+        return "AWS S3; check the network"
+    parts = urlsplit(url)
+    return (
+        f"{parts.hostname}:{parts.port}; check AWS_ENDPOINT_URL"
+        if parts.port
+        else (f"{parts.hostname}; check AWS_ENDPOINT_URL")
+    )

@@ -1,0 +1,99 @@
+"""Files below a folder, local or on S3, one at a time: no listing is ever held whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ganad.archive import storage
+from ganad.archive.patterns import Pattern
+
+GROUND_TRUTH = "ground_truth"
+"""Folders of this name hold masks, not images to score."""
+
+
+class File(NamedTuple):
+    """path: below the folder, "/" between names. size: bytes; None for a link to nothing, and
+    for what is no regular file, whose is_regular is False."""
+
+    path: str
+    size: int | None
+    is_regular: bool = True
+
+
+def is_hidden(name: str) -> bool:
+    """Names that begin with a dot: files that programs keep for themselves."""
+    return name.startswith(".") and name not in (".", "..")
+
+
+def walk(folder: str, pattern: Pattern) -> Iterator[File]:
+    """The files below folder that the pattern matches; hidden ones and masks left out.
+
+    Local folders in the order of their sorted names, S3 in the order of its keys. Raises
+    ArchiveError for what cannot be listed.
+    """
+    if storage.is_remote(folder):
+        return _walk_remote(folder, pattern)
+    return _walk_local(folder, pattern)
+
+
+def _walk_local(folder: str, pattern: Pattern) -> Iterator[File]:
+    # A stack instead of recursion: of each open folder its names to come, its path below `folder`,
+    # the pattern's states, and the folders above it, by which links that lead back are known.
+    stack = [(iter(_entries(folder)), "", pattern.begin(), frozenset([_identity(folder)]))]
+    while stack:
+        entries, below, states, above = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            stack.pop()
+            continue
+        reached = pattern.step(states, entry.name)
+        if not reached or is_hidden(entry.name):
+            continue
+        if not _is_folder(entry):
+            if pattern.accepts(reached):
+                yield _file(below + entry.name, entry)
+        elif entry.name != GROUND_TRUTH and (its := _identity(entry.path)) not in above:
+            inside = iter(_entries(entry.path))
+            stack.append((inside, f"{below}{entry.name}/", reached, above | {its}))
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    with storage.in_words(folder), os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    with storage.in_words(folder):
+        status = os.stat(folder)
+        return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _file(path: str, entry: os.DirEntry[str]) -> File:
+    try:
+        if not entry.is_file() and os.path.exists(entry.path):
+            return File(path, None, is_regular=False)  # a pipe or a socket: reading it would hang
+        return File(path, entry.stat().st_size)
+    except OSError:
+        return File(path, None)
+
+
+def _walk_remote(folder: str, pattern: Pattern) -> Iterator[File]:
+    start = pattern.literal_start
+    prefix = storage.split_key(folder)[1]
+    skip = len(prefix) + 1 if prefix else 0
+    for files, _ in storage.pages(folder, start=start):
+        for key, size in files:
+            names = key[skip:].split("/")
+            if any(map(is_hidden, names)) or GROUND_TRUTH in names[:-1]:
+                continue
+            if pattern.matches(names):
+                yield File(key[skip:], size)

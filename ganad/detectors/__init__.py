@@ -1,0 +1,69 @@
+"""One file per method. Here: the register, and the way from typed words to a detector."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+
+from ganad.detectors.base import Detector, DetectorConfig
+from ganad.detectors.ganomaly import Ganomaly
+from ganad.detectors.gaussian import Gaussian
+from ganad.errors import ConfigError
+
+DETECTORS: dict[str, type[Detector[Any]]] = {
+    detector.name: detector for detector in (Ganomaly, Gaussian)
+}
+
+
+def find(name: str) -> type[Detector[Any]]:
+    """The detector of that name; raises ConfigError with the nearest name."""
+    if name in DETECTORS:
+        return DETECTORS[name]
+    near = difflib.get_close_matches(name, DETECTORS, n=1, cutoff=0.5)
+    remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(DETECTORS)}"
+    raise ConfigError(f"{name} is no detector: {remedy}")
+
+
+def configure(name: str, values: Mapping[str, Any]) -> DetectorConfig:
+    """A checked config from (possibly nested) values; raises ConfigError in one sentence."""
+    config_class = find(name).Config
+    try:
+        return config_class.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(_sentence(name, config_class, error)) from None
+
+
+def create(name: str, config: DetectorConfig) -> Detector[Any]:
+    """A detector with its first weights drawn from config.seed, in eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return find(name)(config).eval()
+
+
+def _sentence(name: str, config_class: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = _keys(config_class)
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
+        return f"{key} is no key of {name}: {remedy}"
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):  # raised by a config's own check, a sentence already
+        return str(cause)
+    what = str(cause) if cause else first["msg"][0].lower() + first["msg"][1:]
+    return f"{key or name}={first['input']!r} cannot be used for {name}: {what}"
+
+
+def _keys(config_class: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for key, field in config_class.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _keys(field.annotation, f"{prefix}{key}.")
+        else:
+            keys.append(prefix + key)
+    return keys

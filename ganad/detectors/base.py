@@ -1,0 +1,233 @@
+"""The protocol that every detector keeps, and the config keys that all of them share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class DetectorConfig(BaseModel):
+    """Keys that every detector has. Unknown keys are errors (see ganad.detectors.configure)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    image_size: int = Field(default=64, ge=8, le=2048)
+    """Side in pixels of the square that images are resized to; the aspect ratio is not kept."""
+    channels: Literal[1, 3] = 3
+    """1 = grey, 3 = RGB."""
+    batch_size: int = Field(default=64, ge=1)
+    """Images per step over all workers together."""
+    seed: int = Field(default=0, ge=0)
+    """Fixes initial weights, data order, noise and the split. 0 is a seed like any other."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the forward pass (autocast); weights, losses and scores stay float32 or better."""
+
+
+ConfigT = TypeVar("ConfigT", bound=DetectorConfig)
+
+
+@dataclass
+class Scores:
+    """What a detector says of n images.
+
+    score: float64 (n,), larger = more anomalous.
+    terms: the named parts of the score, each float64 (n,).
+    maps: float32 (n, h, w), larger = more anomalous, or None.
+    """
+
+    score: np.ndarray
+    terms: dict[str, np.ndarray] = field(default_factory=dict)
+    maps: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    @staticmethod
+    def concatenate(parts: Sequence[Scores]) -> Scores:
+        """Join the scores of consecutive batches."""
+        maps = [part.maps for part in parts if part.maps is not None]
+        return Scores(
+            np.concatenate([part.score for part in parts]),
+            {name: np.concatenate([part.terms[name] for part in parts]) for name in parts[0].terms},
+            np.concatenate(maps) if len(maps) == len(parts) else None,
+        )
+
+    def head(self, num: int) -> Scores:
+        """The first num images."""
+        return Scores(
+            self.score[:num],
+            {name: term[:num] for name, term in self.terms.items()},
+            None if self.maps is None else self.maps[:num],
+        )
+
+
+class Detector(nn.Module, Generic[ConfigT]):
+    """A config plus networks, and a score that depends on the model and one image alone.
+
+    Subclasses set the class variables and build their networks in __init__, with
+    torch.manual_seed(config.seed) already called by ganad.detectors.create.
+    """
+
+    name: ClassVar[str]
+    """As typed on the command line."""
+    summary: ClassVar[str]
+    """One line: what it does."""
+    paper: ClassVar[str]
+    """Authors, title, year."""
+    good_at: ClassVar[str]
+    bad_at: ClassVar[str]
+    Config: ClassVar[type[DetectorConfig]]
+    scoring_batch: ClassVar[int] = 32
+    """Images per forward pass when scoring. Fixed, the last batch padded: the kernels that a
+    processor picks depend on the batch's size, and with them the last bits of a score."""
+
+    def __init__(self, config: ConfigT) -> None:
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def from_saved(cls, config: ConfigT) -> Self:
+        """A detector whose state dict is about to be loaded; it reads no other file."""
+        return cls(config)
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.state_dict().values())).device
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8 (n, c, h, w) in 0..255 -> float32 in [-1, 1], the range of a tanh generator.
+
+        Raises ValueError unless images are uint8 of the configured channels and size.
+        """
+        expected = (self.config.channels, self.config.image_size, self.config.image_size)
+        if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise ValueError(
+                f"{self.name} takes uint8 images of shape (n, {', '.join(map(str, expected))}), "
+                f"got {images.dtype} {tuple(images.shape)}: decode them with ganad.archive.decode"
+            )
+        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        return images.float().div_(127.5).sub_(1.0)
+
+    def autocast(self) -> torch.autocast:
+        """The configured precision, on the device where the networks are."""
+        enabled = self.config.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Eval mode without gradients; the mode before is restored."""
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(was_training)
+
+    def facts(self) -> dict[str, Any]:
+        """What a saved model records beside its config, such as the digest of a backbone."""
+        return {}
+
+    @abstractmethod
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+        """Score uint8 images (n, c, h, w); called in eval mode, without gradients.
+
+        ids name the images: a method that draws noise seeds it by (config.seed, id).
+        """
+
+    def score(self, images: Tensor, ids: Sequence[str] | None = None, maps: bool = False) -> Scores:
+        """Score uint8 images (n, c, h, w), n >= 1, any n."""
+        names = list(ids) if ids is not None else [""] * len(images)
+        parts = []
+        with self.scoring():
+            for start in range(0, len(images), self.scoring_batch):
+                batch = images[start : start + self.scoring_batch]
+                batch_names = names[start : start + self.scoring_batch]
+                missing = self.scoring_batch - len(batch)
+                if missing:
+                    batch = torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)])
+                part = self.score_batch(batch, batch_names + [batch_names[-1]] * missing, maps)
+                parts.append(part.head(self.scoring_batch - missing))
+        return Scores.concatenate(parts)
+
+
+class GradientConfig(DetectorConfig):
+    """Keys that every method trained by gradient has."""
+
+    epochs: int = Field(default=15, ge=1)
+    """Passes over the training images; fixed in advance, the last checkpoint is the result."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Of every optimiser."""
+
+
+GradientConfigT = TypeVar("GradientConfigT", bound=GradientConfig)
+Update = Callable[[str, Tensor], None]
+"""update(optimiser name, loss): one backward pass into that optimiser's parameters alone (every
+one of them must take part), gradients averaged over workers, one step. The graph is kept, so that
+one forward pass can serve several updates."""
+
+
+@dataclass
+class Step:
+    """What the training loop hands to a training step."""
+
+    update: Update
+    number: int
+    """Steps done before this one."""
+    total: int
+    mean: Callable[[Tensor], float]
+    """The mean of a scalar over all workers: what they must decide on together."""
+    reset_optimizer: Callable[[str], None]
+    """Forget an optimiser's moments (after its network is re-initialised)."""
+    event: Callable[[str], None]
+    """Report something the user should know; stored with the step in the training history."""
+
+
+class GradientDetector(Detector[GradientConfigT]):
+    """A detector whose networks are trained step by step."""
+
+    @abstractmethod
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Optimisers by name, each over its own networks' parameters."""
+
+    @abstractmethod
+    def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
+        """One step on prepared images (see prepare); calls step.update once per optimiser.
+
+        Returns detached scalar losses by name. Runs in train mode and under the loop's autocast.
+        """
+
+    @abstractmethod
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Prepared images -> their reconstructions, same shape and range; in eval mode."""
+
+
+StatisticsT = TypeVar("StatisticsT")
+
+
+class StatisticsDetector(Detector[ConfigT], Generic[ConfigT, StatisticsT]):
+    """A detector fitted by one pass that gathers mergeable statistics."""
+
+    @abstractmethod
+    def begin(self, images: Tensor) -> StatisticsT:
+        """Empty statistics, made from the first uint8 images (for shifts and shapes)."""
+
+    @abstractmethod
+    def observe(self, statistics: StatisticsT, images: Tensor) -> StatisticsT:
+        """The statistics with uint8 images added."""
+
+    @abstractmethod
+    def merge(self, parts: Iterable[StatisticsT]) -> StatisticsT:
+        """The statistics of all parts together, in any order."""
+
+    @abstractmethod
+    def finish(self, statistics: StatisticsT) -> dict[str, Any]:
+        """Fit the detector to the statistics; returns facts for the training history."""

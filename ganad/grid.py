@@ -1,0 +1,43 @@
+"""Originals, reconstructions and anomaly maps side by side, as one picture."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+MARGIN = 2
+
+
+def picture_grid(
+    originals: np.ndarray, reconstructions: np.ndarray, maps: np.ndarray | None
+) -> Image.Image:
+    """A column per image, rows original, reconstruction and map.
+
+    originals uint8 (n, c, h, w); reconstructions float (n, c, h, w) in [-1, 1]; maps float
+    (n, h, w), shown from 0 (black) to the largest value of all of them (white).
+    """
+    rebuilt = np.rint((np.clip(reconstructions, -1, 1) + 1) * 127.5).astype(np.uint8)
+    rows = [_rgb(originals), _rgb(rebuilt)]
+    if maps is not None:
+        top = float(maps.max()) or 1.0
+        rows.append(_rgb(np.rint(maps / top * 255).astype(np.uint8)[:, None]))
+    height, width = originals.shape[2:]
+    canvas = np.full(
+        (
+            len(rows) * (height + MARGIN) + MARGIN,
+            len(originals) * (width + MARGIN) + MARGIN,
+            3,
+        ),
+        255,
+        np.uint8,
+    )
+    for i, row in enumerate(rows):
+        for j, one in enumerate(row):
+            top_edge, left = MARGIN + i * (height + MARGIN), MARGIN + j * (width + MARGIN)
+            canvas[top_edge : top_edge + height, left : left + width] = one
+    return Image.fromarray(canvas)
+
+
+def _rgb(images: np.ndarray) -> np.ndarray:
+    """(n, 1 or 3, h, w) -> (n, h, w, 3)."""
+    return np.repeat(images, 3 // images.shape[1], axis=1).transpose(0, 2, 3, 1)

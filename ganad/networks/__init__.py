@@ -1,0 +1,1 @@
+"""Shared parts of the detectors: encoders, generators, initialisation. No losses here."""

@@ -1,0 +1,1 @@
+"""The jobs, all that runs on Ray, and the `ganad` command line over them."""

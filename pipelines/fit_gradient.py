@@ -1,0 +1,208 @@
+"""Fit a detector by gradient descent: Ray Data decodes the images once, Ray Train steps over them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from ganad.archive import storage
+from ganad.archive.shards import Shards, Subset
+from ganad.detectors import create
+from ganad.detectors.base import GradientDetector
+from ganad.errors import GanadError, TrainingError
+from ganad.fit import calibrate
+from ganad.model import Model
+from ganad.training import Progress, Trainer
+from pipelines.cluster import Resources
+from pipelines.job import TrainingJob
+from pipelines.predecode import Decoded, predecode
+from pipelines.progress import Meter, say
+from pipelines.record import Record
+
+CHECKPOINT_STEPS = 200
+"""Steps between checkpoints; the last step always has one."""
+
+
+@ray.remote(num_cpus=0)
+class Reporter:
+    """Carries news from rank 0 to the process that a person watches."""
+
+    def __init__(self) -> None:
+        self.latest: dict[str, Any] = {}
+        self.events: list[str] = []
+        self.failure: str | None = None
+
+    def report(self, latest: dict[str, Any], events: list[str]) -> None:
+        self.latest = latest
+        self.events += events
+
+    def fail(self, sentence: str) -> None:
+        self.failure = sentence
+
+    def read(self) -> tuple[dict[str, Any], list[str], str | None]:
+        events, self.events = self.events, []
+        return self.latest, events, self.failure
+
+
+def fit_gradient(job: TrainingJob, resources: Resources) -> None:
+    """Fit, calibrate and save the detector of the job; goes on from the last checkpoint."""
+    decoded = predecode(job, resources)
+    reporter = Reporter.remote()
+    config = {"job": job, "decoded": decoded, "reporter": reporter, "cpus": resources.cpus}
+    file_system, path = storage.arrow_filesystem(job.place("checkpoints"))
+    trainer = ray.train.torch.TorchTrainer(
+        _work,
+        train_loop_config=config,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.num_workers,
+            use_gpu=bool(resources.gpus),
+            resources_per_worker={"CPU": resources.cpus, **({"GPU": 1} if resources.gpus else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name="run",  # the folder is the job's own, so its one run may have a fixed name
+            storage_path=path,
+            storage_filesystem=file_system,
+            failure_config=ray.train.FailureConfig(max_failures=3),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    watched = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(reporter, job, watched), daemon=True)
+    watcher.start()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise TrainingError(f"{job.model}: training failed: {_reason(error)}") from error
+    finally:
+        watched.set()
+        watcher.join(timeout=10)
+    failure = ray.get(reporter.read.remote())[2]
+    if failure:
+        raise TrainingError(failure)
+
+
+def _reason(error: Exception) -> str:
+    causes = getattr(error, "worker_failures", None) or {0: error}
+    lines = [line for line in str(next(iter(causes.values()))).splitlines() if line.strip()]
+    return f"{lines[-1] if lines else error}; run the same command again to go on"
+
+
+def _watch(reporter: Any, job: TrainingJob, finished: threading.Event) -> None:
+    """Show progress until training has ended."""
+    meter: Meter | None = None
+    try:
+        while True:
+            last_look = finished.wait(0.5)
+            latest, events, _ = ray.get(reporter.read.remote())
+            for event in events:
+                say(event)
+            if latest:
+                if meter is None:
+                    total, begun = latest["total_images"], latest["begun_images"]
+                    meter = Meter("training", total, "images", begun).__enter__()
+                meter.update(latest["images"], latest["note"])
+            if last_look:
+                break
+    except ray.exceptions.RayError:
+        pass  # the run is ending with an error of its own, which is the one to show
+    finally:
+        if meter is not None:
+            meter.__exit__(None, None, None)
+
+
+def _work(config: dict[str, Any]) -> None:
+    """What each rank runs."""
+    job: TrainingJob = config["job"]
+    try:
+        _train(job, config["decoded"], config["reporter"], int(config["cpus"]))
+    except GanadError as error:  # raised on every rank alike; trying again would not help
+        ray.get(config["reporter"].fail.remote(str(error)))
+
+
+def _train(job: TrainingJob, decoded: Decoded, reporter: Any, num_threads: int) -> None:
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    device = ray.train.torch.get_device()
+    torch.set_num_threads(max(1, num_threads))
+    local = Path(tempfile.gettempdir()) / f"ganad-{os.getpid()}"
+    images = Shards.open(decoded.shards, local)
+    detector = create(job.detector, job.config)
+    assert isinstance(detector, GradientDetector)
+    train_on = Subset(images, job.positions("train", decoded.bad))
+    trainer = Trainer(
+        detector, train_on, rank=rank, num_ranks=context.get_world_size(), device=device
+    )
+    history: list[dict[str, Any]] = []
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            state = torch.load(Path(folder) / "state.pt", weights_only=True, map_location=device)
+        trainer.restore(state)
+        history = state["history"]
+        if rank == 0:
+            ray.get(reporter.report.remote({}, [f"going on from step {trainer.step}"]))
+    record = Record(job, images, decoded, detector, trainer.step) if rank == 0 else None
+    begun = trainer.step
+    for progress in trainer.run():
+        if progress.epoch_ended:
+            entry = {"epoch": progress.epoch, "step": progress.step, **progress.losses}
+            if record is not None:
+                entry.update(record.epoch(progress))
+            history.append(entry)
+        for event in progress.events:
+            history.append({"step": progress.step, "event": event})
+        if record is not None and (progress.losses or progress.events):
+            record.losses(progress)
+            reporter.report.remote(
+                _news(progress, trainer.batch_size, begun, job.config.epochs), progress.events
+            )
+        if progress.step % CHECKPOINT_STEPS == 0 or progress.step == progress.total:
+            _save_checkpoint(trainer, history, rank)
+    if record is not None:
+        record.close()
+        positions = job.positions("calibration", decoded.bad)
+        ids = job.table(["image_id"])["image_id"].to_pylist()
+        calibration = calibrate(detector, images, positions, [ids[i] for i in positions])
+        facts = {
+            **job.facts,
+            "num_unreadable": len(decoded.bad),
+            "num_workers": context.get_world_size(),
+            "steps": trainer.total,
+            "batch_size": trainer.batch_size,
+            "history": history,
+        }
+        Model(detector.eval(), calibration, facts).save(job.model)
+
+
+def _news(progress: Progress, batch_size: int, begun: int, epochs: int) -> dict[str, Any]:
+    losses = " ".join(f"{name} {loss:.4g}" for name, loss in progress.losses.items())
+    return {
+        "images": progress.step * batch_size,
+        "total_images": progress.total * batch_size,
+        "begun_images": begun * batch_size,
+        "note": f"epoch {min(progress.epoch + 1, epochs)}/{epochs} {losses}",
+    }
+
+
+def _save_checkpoint(trainer: Trainer, history: list[dict[str, Any]], rank: int) -> None:
+    """Every rank comes here at the same step, since reporting waits for all of them."""
+    metrics = {"step": trainer.step}
+    if rank != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save({**trainer.state(), "history": history}, Path(folder) / "state.pt")
+        ray.train.report(
+            metrics,
+            checkpoint=ray.train.Checkpoint.from_directory(folder),
+            checkpoint_dir_name=f"step_{trainer.step:08d}",
+        )

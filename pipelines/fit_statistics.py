@@ -1,0 +1,125 @@
+"""Fit a detector by one pass over the archive: a Ray Data map to statistics, merged as they come."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from ganad.archive import storage
+from ganad.archive.load import load_images
+from ganad.archive.manifest import Part
+from ganad.calibration import Calibration
+from ganad.detectors import create
+from ganad.detectors.base import StatisticsDetector
+from ganad.errors import TrainingError
+from ganad.model import Model, load
+from pipelines.cluster import Resources
+from pipelines.graph import Batch, decoded_rows, stream
+from pipelines.job import TrainingJob
+from pipelines.progress import Meter, say
+from pipelines.scorer import Scorer, write_part
+from pipelines.units import Unit, cut, rows_per_unit
+
+FIRST = 32
+"""Images that the statistics' shift is taken from."""
+
+
+class Observer:
+    """Holds an unfitted detector; turns a unit of images into their statistics."""
+
+    def __init__(self, model: str, start: Any, num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = load(model, device)
+        self.start = start
+
+    def __call__(self, batch: Batch) -> Batch:
+        unit = Unit.of(batch)
+        decoded, _ = decoded_rows(batch, unit.rows(), [self.model.preprocessing])
+        images = [one[0].image for one in decoded if one[0].image is not None]
+        errors = [one[0].error for one in decoded if one[0].image is None]
+        detector = self.model.detector
+        assert isinstance(detector, StatisticsDetector)
+        statistics = self.start
+        if images:
+            statistics = detector.observe(self.start, torch.from_numpy(np.stack(images)))
+        return {
+            "num": [len(images)],
+            "errors": [pickle.dumps(errors)],
+            "statistics": [pickle.dumps(statistics, protocol=5)],
+        }
+
+
+def fit_statistics(job: TrainingJob, resources: Resources) -> None:
+    """Fit, calibrate and save the detector of the job."""
+    detector = create(job.detector, job.config)
+    assert isinstance(detector, StatisticsDetector)
+    rows = job.table()
+    start = _begin(detector, rows, job)
+    unfitted = Model(detector, None).save(job.place("uncalibrated", "unfitted"))
+    arguments = {"model": unfitted, "start": start, "num_threads": max(1, int(resources.cpus))}
+    train = _units(job, rows, "train", resources)
+    merged, errors, num_seen = None, [], 0
+    with Meter("fitting", sum(unit.num for unit in train), "images") as meter:
+        for row in stream(train, Observer, arguments, [job.preprocessing], resources):
+            part = pickle.loads(row["statistics"])
+            merged = part if merged is None else detector.merge([merged, part])
+            errors += pickle.loads(row["errors"])
+            num_seen += int(row["num"])
+            meter.update(num_seen + len(errors))
+    if errors:
+        say(f"{len(errors)} training images cannot be read and are left out; first: {errors[0]}")
+    history = [detector.finish(merged)]
+    facts = {**job.facts, "num_unreadable": len(errors), "history": history}
+    fitted = Model(detector.eval(), None).save(job.place("uncalibrated", "fitted"))
+    calibration = _calibrate(job, rows, fitted, resources)
+    Model(detector, calibration, facts).save(job.model)
+
+
+def _begin(detector: StatisticsDetector[Any, Any], rows: pa.Table, job: TrainingJob) -> Any:
+    first = rows.filter(pc.equal(rows["part"], "train")).slice(0, FIRST).to_pylist()
+    decoded = [one[0].image for one in load_images(first, [job.preprocessing])]
+    images = [image for image in decoded if image is not None]
+    if not images:
+        raise TrainingError(
+            f"{job.facts['source']}: none of the first {len(first)} images can be read: "
+            f"give images that decode"
+        )
+    return detector.begin(torch.from_numpy(np.stack(images)))
+
+
+def _units(job: TrainingJob, rows: pa.Table, part: str, resources: Resources) -> list[Unit]:
+    """The rows of one part as a file of their own, cut into units."""
+    chosen = rows.filter(pc.equal(rows["part"], part))
+    uri = job.place("uncalibrated", f"{part}.parquet")
+    write_part(uri, chosen)
+    num = rows_per_unit([job.preprocessing], len(chosen), resources.num_workers)
+    return cut([Part(uri, len(chosen))], num)
+
+
+def _calibrate(
+    job: TrainingJob, rows: pa.Table, model: str, resources: Resources
+) -> Calibration | None:
+    """Score the held-out rows as any archive is scored, into a table that only this reads."""
+    units = _units(job, rows, "calibration", resources)
+    if not units:
+        say("no images are held out for calibration: scores will have no p-values")
+        return None
+    table = job.place("uncalibrated", "table")
+    arguments = {"models": [model], "table": table, "num_threads": max(1, int(resources.cpus))}
+    with Meter("calibrating", sum(unit.num for unit in units), "images") as meter:
+        for _ in stream(units, Scorer, arguments, [job.preprocessing], resources):
+            meter.update(meter.done + units[0].num)
+    folder = storage.join(table, storage.list_names(table)[0])
+    scored = pa.concat_tables(
+        pq.read_table(io.BytesIO(storage.read_bytes(storage.join(folder, name))))
+        for name in storage.list_names(folder)
+    ).filter(pc.field("error").is_null())
+    return Calibration(scored["score"].to_numpy(), tuple(scored["image_id"].to_pylist()))

@@ -1,0 +1,119 @@
+"""The Ray Data graph of every pass over an archive: units -> decode -> an actor that holds a model.
+
+With GPUs the stages are apart: decoding on processor cores, the actor on its GPU. Without, the
+actor decodes for itself: a second stage would only copy pixels, and tasks that wait for cores
+which actors hold would never start.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import ray.data
+
+from ganad.archive.decode import Decoded, Preprocessing
+from ganad.archive.load import load_images
+from ganad.errors import CapacityError, GanadError
+from pipelines.cluster import Resources
+from pipelines.units import Unit
+
+Batch = dict[str, Any]
+
+
+def stream(
+    units: Sequence[Unit],
+    actor: type,
+    arguments: Mapping[str, Any],
+    preprocessings: Sequence[Preprocessing],
+    resources: Resources,
+) -> Iterator[dict[str, Any]]:
+    """Run all units through a pool of actors; yields each one's row as soon as it is ready.
+
+    Raises the GanadError that an actor raised, without Ray's wrapping.
+    """
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A night may have an hour without a spot node in it: the job waits.
+    context.execution_no_progress_timeout_s = -1
+    data = ray.data.from_items([unit.item() for unit in units])
+    # One unit per block: blocks are what tasks take and what is lost with them.
+    data = data.repartition(len(units))
+    if resources.gpus:
+        data = data.map_batches(
+            decode_unit, fn_kwargs={"preprocessings": preprocessings}, batch_size=1, num_cpus=1
+        )
+    data = data.map_batches(
+        actor,
+        fn_constructor_kwargs=dict(arguments),
+        batch_size=1,
+        num_gpus=resources.gpus or None,
+        # On GPUs every core is left to decoding, which actors that took cores would starve.
+        num_cpus=0 if resources.gpus else resources.cpus,
+        compute=ray.data.ActorPoolStrategy(size=min(resources.num_workers, len(units))),
+    )
+    try:
+        yield from data.iter_rows()
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, GanadError):
+            raise error.cause from None
+        raise
+    except ray.exceptions.OutOfMemoryError:
+        raise CapacityError(
+            "--workers: the machine ran out of memory and Ray stopped a worker: use fewer workers"
+        ) from None
+
+
+def decode_unit(batch: Batch, preprocessings: Sequence[Preprocessing]) -> Batch:
+    """A unit -> the same unit with its decoded pixels, as one row; runs on any processor core."""
+    began = time.perf_counter()
+    decoded = load_images(Unit.of(batch).rows(), preprocessings)
+    pixels, facts = _pack(decoded)
+    seconds = time.perf_counter() - began
+    return {**batch, "pixels": [pixels], "facts": [facts], "decode_s": [seconds]}
+
+
+def decoded_rows(
+    batch: Batch, rows: Sequence[Mapping[str, Any]], preprocessings: Sequence[Preprocessing]
+) -> tuple[list[list[Decoded]], float]:
+    """A unit's decoded images and the seconds they took: from the stage before, or done here."""
+    if "pixels" in batch:
+        decoded = _unpack(batch["pixels"][0], batch["facts"][0], preprocessings)
+        return decoded, float(batch["decode_s"][0])
+    began = time.perf_counter()
+    decoded = load_images(rows, preprocessings)
+    return decoded, time.perf_counter() - began
+
+
+def _pack(decoded: list[list[Decoded]]) -> tuple[bytes, str]:
+    """All pixels end to end, and the facts to cut them up again."""
+    pixels = b"".join(
+        one.image.tobytes() for row in decoded for one in row if one.image is not None
+    )
+    facts = [
+        [(one.width, one.height, one.error, one.image is not None) for one in row]
+        for row in decoded
+    ]
+    return pixels, json.dumps(facts)
+
+
+def _unpack(
+    pixels: bytes, facts: str, preprocessings: Sequence[Preprocessing]
+) -> list[list[Decoded]]:
+    buffer, place = np.frombuffer(pixels, np.uint8), 0
+    decoded: list[list[Decoded]] = []
+    for row in json.loads(facts):
+        images = []
+        for (width, height, error, good), kind in zip(row, preprocessings, strict=True):
+            image = None
+            if good:
+                shape = (kind.channels, kind.image_size, kind.image_size)
+                image = buffer[place : place + int(np.prod(shape))].reshape(shape)
+                place += image.size
+            images.append(Decoded(image, width, height, error))
+        decoded.append(images)
+    return decoded

@@ -1,0 +1,46 @@
+"""What every process of a training job is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ganad.archive import storage
+from ganad.archive.decode import Preprocessing
+from ganad.detectors.base import DetectorConfig
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A detector to fit, the rows to fit it on, and where everything goes."""
+
+    detector: str
+    config: DetectorConfig
+    preprocessing: Preprocessing
+    model: str
+    """URI of the model's folder."""
+    rows: str
+    """URI of the Parquet file of the rows, sorted by name, with the column `part`."""
+    num_rows: int
+    facts: dict[str, Any]
+    """What the saved model records of its data."""
+
+    def place(self, *names: str) -> str:
+        """A URI under MODEL/training."""
+        return storage.join(self.model, "training", *names)
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows, or some columns of them."""
+        file_system, path = storage.arrow_filesystem(self.rows)
+        return pq.read_table(path, filesystem=file_system, columns=columns)
+
+    def positions(self, part: str, bad: Iterable[int] = ()) -> np.ndarray:
+        """Row numbers of one part, without those of unreadable images."""
+        chosen = np.asarray(self.table(["part"])["part"].to_pylist()) == part
+        chosen[list(bad)] = False
+        return np.flatnonzero(chosen)

@@ -1,0 +1,98 @@
+"""Progress that a person sees: a bar on a terminal, a plain line now and then in a log."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LINE_EVERY_S = 10.0
+
+
+def say(message: str) -> None:
+    """One line for the user, on standard error: standard output is for results."""
+    console().print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def console() -> Console:
+    return Console(file=sys.stderr)
+
+
+class Meter:
+    """Counts work done.
+
+    with Meter("scoring", total=1000, unit="images") as meter:
+        meter.update(done=10, note="3 failed")
+    """
+
+    def __init__(self, title: str, total: int, unit: str, already: int = 0) -> None:
+        self.title, self.total, self.unit, self.already = title, total, unit, already
+        self.done = already
+        self.note = ""
+        self._began = self._last = time.monotonic()
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Meter:
+        screen = console()
+        if screen.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=screen,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(
+                self.title, total=self.total, completed=self.already, note=""
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif kind is None:
+            self._line()
+
+    @property
+    def rate(self) -> float:
+        """Units per second since the meter began."""
+        elapsed = time.monotonic() - self._began
+        return (self.done - self.already) / elapsed if elapsed > 0 else math.nan
+
+    def update(self, done: int, note: str = "") -> None:
+        """Set the units done so far (those already done before included)."""
+        self.done, self.note = done, note
+        if self._bar is not None:
+            shown = f"{self.rate:,.0f} {self.unit}/s {note}"
+            self._bar.update(self._task, completed=done, note=shown)
+        elif time.monotonic() - self._last >= LINE_EVERY_S:
+            self._line()
+
+    def _line(self) -> None:
+        self._last = time.monotonic()
+        left = (self.total - self.done) / self.rate if self.rate > 0 else math.inf
+        remaining = f", {left:,.0f} s left" if 0 < left < math.inf else ""
+        note = f", {self.note}" if self.note else ""
+        say(
+            f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, "
+            f"{self.rate:,.0f}/s{remaining}{note}"
+        )

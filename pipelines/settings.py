@@ -1,0 +1,56 @@
+"""Config keys as typed: a TOML file, --set key=value, --seed."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ganad.errors import ConfigError
+
+
+def merge_settings(
+    detector: str, file: Path | None, assignments: Sequence[str], seed: int | None
+) -> dict[str, Any]:
+    """The detector's own TOML, then the file given, then --set, then --seed; later ones win."""
+    own = files("pipelines") / "configs" / f"{detector}.toml"
+    values = tomllib.loads(own.read_text()) if own.is_file() else {}
+    if file is not None:
+        _lay_over(values, _read(file))
+    for assignment in assignments:
+        _lay_over(values, _parse(assignment))
+    if seed is not None:
+        values["seed"] = seed
+    return values
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"--config {file} does not exist: give a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {file} is no TOML ({error}): mend it") from None
+
+
+def _parse(assignment: str) -> dict[str, Any]:
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {assignment} is no assignment: write --set key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a word that needs no quotes, such as a path
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _lay_over(below[key], value)
+        else:
+            below[key] = value

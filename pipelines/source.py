@@ -1,0 +1,26 @@
+"""SOURCE as typed -> a manifest: one that exists, or one made from folders, globs, prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ganad.archive import storage
+from ganad.archive.manifest import Manifest, is_manifest, open_manifest, write_manifest
+from pipelines.progress import say
+
+
+def resolve(sources: Sequence[str], keep_at: str) -> Manifest:
+    """The manifest that sources name, or a new one of these sources written to keep_at.
+
+    A manifest at keep_at that was made from the same sources is taken as it is: the second run of
+    a command continues the first, even if the archive has grown meanwhile.
+    """
+    if len(sources) == 1 and is_manifest(sources[0]):
+        return open_manifest(sources[0])
+    if is_manifest(keep_at):
+        manifest = open_manifest(keep_at)
+        if list(manifest.sources) == [storage.absolute(source) for source in sources]:
+            return manifest
+    manifest = write_manifest(sources, keep_at)
+    say(f"indexed {manifest.num_images:,} images")
+    return manifest

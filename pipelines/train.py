@@ -1,0 +1,134 @@
+"""Train a detector on normal images. Run: ganad train DETECTOR SOURCE --out MODEL
+
+The model's folder holds, beside the model, MODEL/training: the manifest, the split, decoded images
+and checkpoints while training runs, and its record (events, image grids) afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ganad.archive import storage
+from ganad.archive.decode import Preprocessing
+from ganad.archive.manifest import Manifest
+from ganad.archive.selection import normal_rows, with_parts
+from ganad.archive.split import split_digest
+from ganad.detectors import configure, find
+from ganad.detectors.base import DetectorConfig, GradientDetector
+from ganad.errors import TrainingError
+from ganad.model import read_info
+from pipelines.cluster import connected, share
+from pipelines.fit_gradient import fit_gradient
+from pipelines.fit_statistics import fit_statistics
+from pipelines.identity import claim
+from pipelines.job import TrainingJob
+from pipelines.progress import say
+from pipelines.scorer import write_part
+from pipelines.source import resolve
+
+MINIMUM_CALIBRATION = 20
+
+
+def train(
+    detector: str,
+    source: Sequence[str],
+    out: str,
+    *,
+    values: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    gpu: bool | None = None,
+    drop_abnormal: bool = False,
+    dry_run: bool = False,
+    debug: bool = False,
+) -> dict[str, Any]:
+    """Train, calibrate and save a model at out; returns the contents of its model.json.
+
+    values are config keys. The same call again goes on where a killed one stopped, and does
+    nothing where one has finished.
+    """
+    kind = find(detector)
+    config = configure(detector, values or {})
+    model = storage.absolute(out)
+    if dry_run:
+        plan = {
+            "detector": detector,
+            "config": config.model_dump(mode="json"),
+            "source": list(source),
+            "out": model,
+            "workers": workers,
+        }
+        print(json.dumps(plan, indent=2))
+        return plan
+    folder = storage.join(model, "training")
+    manifest = resolve(source, storage.join(folder, "manifest"))
+    typed = " ".join(source)
+    rows = with_parts(normal_rows(manifest.table(), typed, drop_abnormal), config.seed)
+    identity = {
+        "detector": detector,
+        "config": config.model_dump(mode="json"),
+        "manifest": manifest.digest,
+        "drop_abnormal": drop_abnormal,
+    }
+    claim(folder, "job.json", identity, out, "give a fresh --out, or the command it began with")
+    if storage.exists(storage.join(model, "model.json")):
+        say(f"{out} is trained already")
+        return dict(read_info(model))
+    job = _prepare(detector, config, rows, manifest, model, typed)
+    with connected(debug):
+        began = time.perf_counter()
+        if issubclass(kind, GradientDetector):
+            fit_gradient(job, share(workers, gpu, workers_without_gpu=1))
+        else:
+            fit_statistics(job, share(workers, gpu))
+    info = dict(read_info(model))
+    for name in ("cache", "checkpoints", "uncalibrated"):
+        storage.remove(storage.join(folder, name))
+    say(f"trained {info['id']} in {time.perf_counter() - began:,.0f} s; it is in {out}")
+    return info
+
+
+def _prepare(
+    detector: str,
+    config: DetectorConfig,
+    rows: pa.Table,
+    manifest: Manifest,
+    model: str,
+    typed: str,
+) -> TrainingJob:
+    """Write the split down, check it, and describe the job."""
+    parts = Counter(rows["part"].to_pylist())
+    if not parts["train"]:
+        raise TrainingError(
+            f"{typed} leaves no image to train on ({len(rows)} in all): give more normal images"
+        )
+    if parts["calibration"] < MINIMUM_CALIBRATION:
+        say(
+            f"only {parts['calibration']} images are held out for calibration: "
+            f"p-values will be coarse"
+        )
+    uri = storage.join(model, "training", "split.parquet")
+    write_part(uri, rows)
+    return TrainingJob(
+        detector=detector,
+        config=config,
+        preprocessing=Preprocessing(image_size=config.image_size, channels=config.channels),
+        model=model,
+        rows=uri,
+        num_rows=len(rows),
+        facts={
+            "source": manifest.uri,
+            "manifest": manifest.digest,
+            "split": split_digest(
+                zip(rows["name"].to_pylist(), rows["part"].to_pylist(), strict=True)
+            ),
+            "num_train": parts["train"],
+            "num_calibration": parts["calibration"],
+            "num_validation": parts["validation"],
+        },
+    )

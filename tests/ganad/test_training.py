@@ -1,0 +1,84 @@
+"""The training loop."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ganad.detectors import configure, create
+from ganad.detectors.base import GradientDetector
+from ganad.errors import TrainingError
+from ganad.training import Trainer
+
+
+class Images:
+    """Grey squares, each of its own level, so that a batch shows which images it holds."""
+
+    def __init__(self, num: int) -> None:
+        self.num = num
+        self.taken: list[list[int]] = []
+
+    def __len__(self) -> int:
+        return self.num
+
+    def take(self, positions: np.ndarray) -> np.ndarray:
+        self.taken.append(positions.tolist())
+        levels = positions.astype(np.uint8)[:, None, None, None]
+        return np.broadcast_to(levels, (len(positions), 1, 16, 16)).copy()
+
+
+def detector(**keys: object) -> GradientDetector:  # type: ignore[type-arg]
+    values = {"image_size": 16, "channels": 1, "width": 4, "latent": 4, "batch_size": 8}
+    made = create("ganomaly", configure("ganomaly", {**values, "epochs": 2, **keys}))
+    assert isinstance(made, GradientDetector)
+    return made
+
+
+def test_an_epoch_takes_each_image_once_in_an_order_of_its_own() -> None:
+    images = Images(32)
+    list(Trainer(detector(), images).run())
+    first, second = (sum(images.taken[i : i + 4], []) for i in (0, 4))
+    assert sorted(first) == sorted(second) == list(range(32))
+    assert first != second
+
+
+def test_ranks_share_each_batch_of_the_one_order() -> None:
+    alone, shares = Images(32), [Images(32), Images(32)]
+    trainer = Trainer(detector(), alone)
+    ranks = [Trainer(detector(), shares[rank], rank=rank, num_ranks=2) for rank in (0, 1)]
+    for number in range(4):
+        trainer._batch(0, number)
+        for rank in ranks:
+            rank._batch(0, number)
+        assert sorted(shares[0].taken[-1] + shares[1].taken[-1]) == sorted(alone.taken[-1])
+
+
+def test_progress_reports_losses_at_the_end_of_each_epoch() -> None:
+    seen = list(Trainer(detector(), Images(32)).run())
+    assert [p.step for p in seen] == list(range(1, 9))
+    assert [p.step for p in seen if p.epoch_ended] == [4, 8]
+    assert all(math.isfinite(loss) for loss in seen[-1].losses.values())
+    assert seen[-1].images_per_second > 0
+
+
+def test_nan_is_refused_with_the_step() -> None:
+    model = detector()
+    trainer = Trainer(model, Images(32))
+    with torch.no_grad():
+        model.decoder[0].weight.fill_(math.nan)  # type: ignore[index, union-attr, operator]
+    with pytest.raises(TrainingError, match="loss became nan between steps 0 and 4"):
+        list(trainer.run())
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(TrainingError, match="^3 training images .* 2 workers"):
+        Trainer(detector(), Images(3), num_ranks=2)
+
+
+def test_bfloat16_training_stays_near_float32() -> None:
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        *_, last = Trainer(detector(precision=precision, epochs=10), Images(32)).run()
+        losses[precision] = last.losses["contextual"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.1)

@@ -1,0 +1,189 @@
+"""The layout keeps its promises: the library is free of Ray, and imports run one way."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# What stands in a line may import the lines above it, never its own neighbours or the lines below.
+# A name is a module of ganad or a package with all that is in it.
+ORDER = [
+    {"errors"},
+    {"archive"},
+    {"networks", "losses", "features", "covariance", "inputs"},
+    {"detectors"},
+    {"calibration", "metrics"},
+    {"training"},
+    {"model"},
+    {"fit"},
+    {"table"},
+    {"scoring"},
+    {"report"},
+]
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+
+TOP_LEVEL = {
+    ".ci",
+    ".gitignore",
+    "LICENSE",
+    "README.md",
+    "cluster.yaml",
+    "ganad",
+    "pipelines",
+    "pyproject.toml",
+    "tests",
+}
+FORBIDDEN_IN_GANAD = {"ray", "pipelines"}
+MAX_LINES = 400
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    """ganad/detectors/base.py -> ganad.detectors.base"""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in python_files("ganad")}
+
+
+def imports(source: str, package: str) -> Iterator[str]:
+    """Dotted names that a module of the package imports, inside functions as well.
+
+    `from a import b` gives a.b where that is a module of ganad, else a.
+    """
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=base, names=names, level=level):
+                parts = package.split(".")[: len(package.split(".")) - level + 1] if level else []
+                module = ".".join([*parts, *([base] if base else [])])
+                for alias in names:
+                    child = f"{module}.{alias.name}"
+                    # The version is a fact, not a part of the public names that come last.
+                    if child != "ganad.__version__":
+                        yield child if child in MODULES else module
+            case ast.Call(
+                func=ast.Name(id="import_module" | "__import__")
+                | ast.Attribute(attr="import_module" | "__import__"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield name
+
+
+def forbidden(source: str) -> set[str]:
+    return {name.split(".")[0] for name in imports(source, "ganad")} & FORBIDDEN_IN_GANAD
+
+
+def imports_of(module: str) -> set[str]:
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return set(imports(path.read_text(), package))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_library_never_imports_ray(module):
+    assert not forbidden(MODULES[module].read_text())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import ray",
+        "import numpy, ray.data as data",
+        "from ray.train import report",
+        "def lazily():\n    import ray",
+        "from importlib import import_module\nimport_module('ray.data')",
+        "__import__('pipelines')",
+        "from pipelines import score",
+    ],
+)
+def test_an_import_of_ray_would_be_seen(source):
+    assert forbidden(source)
+
+
+@pytest.mark.parametrize("source", ["import array", "from ganad import rays", "from . import ray"])
+def test_other_names_are_not_taken_for_ray(source):
+    assert not forbidden(source)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "ganad"])
+def test_imports_run_one_way(module):
+    home = module.split(".")[1]
+    assert home in RANK, f"ganad.{home} has no place in ORDER"
+    for name in imports_of(module):
+        root, _, rest = name.partition(".")
+        if root != "ganad":
+            continue
+        assert rest, f"{module} imports the public names of ganad; import their home"
+        other = rest.split(".")[0]
+        assert other == home or RANK[other] < RANK[home], f"{module} must not import {name}"
+
+
+def test_no_module_imports_itself_in_a_circle():
+    graph = {module: imports_of(module) & set(MODULES) for module in MODULES if module != "ganad"}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def loaded(program: str) -> set[str]:
+    """Top-level names in sys.modules after the program has run in a fresh interpreter."""
+    program += "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
+    command = [sys.executable, "-c", program]
+    return set(subprocess.check_output(command, text=True, cwd=ROOT).split())
+
+
+def test_importing_ganad_loads_nothing_heavy():
+    assert not loaded("import ganad") & {"ray", "torch", "timm", "duckdb", "pyarrow", "pandas"}
+
+
+def test_importing_every_module_of_the_library_does_not_load_ray():
+    names = loaded("import " + ", ".join(MODULES))
+    assert "torch" in names
+    assert not names & FORBIDDEN_IN_GANAD
+
+
+def test_public_names_are_no_modules():
+    # A function with the name of its own module is shadowed by it after the first import.
+    program = (
+        "import ganad, types\n"
+        "for _ in range(2):\n"
+        "    for name in ganad.__all__:\n"
+        "        assert not isinstance(getattr(ganad, name), types.ModuleType), name\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("path", python_files("ganad", "pipelines"), ids=module_name)
+def test_every_module_says_what_it_is(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", python_files("ganad", "pipelines", "tests"), ids=module_name)
+def test_no_file_is_long(path):
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def test_the_top_level_holds_the_fixed_names_only():
+    # Git is asked, not the disk: a build or a virtual environment lying about is no fault.
+    try:
+        command = ["git", "ls-files", "-z"]
+        listed = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"not a git checkout: {error}")
+    tracked = {Path(name).parts[0] for name in listed.stdout.split("\0") if name}
+    if not tracked:
+        pytest.skip("nothing is committed yet")
+    assert tracked <= TOP_LEVEL
