@@ -24,6 +24,7 @@ from ganad.errors import ConfigError
 
 RANDOM = "random"
 """As weights: seeded random ones."""
+SUCH_AS = "resnet18 or tf_efficientnet_b4.aa_in1k"
 REACH_TIMEOUT_S = 10
 """Of the one request that finds out whether the hub can be reached."""
 STEMS = ("act1", "bn1", "stem")
@@ -48,7 +49,7 @@ def describe(name: str) -> PretrainedCfg:
         ) from None
     if record is None:
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
-        remedy = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
+        remedy = f"did you mean {', '.join(near)}?" if near else f"use one such as {SUCH_AS}"
         raise ConfigError(f"backbone.name={name} is no network that timm has: {remedy}")
     return record
 
@@ -235,7 +236,7 @@ class FeatureExtractor(nn.Module):
         if not pooled:
             raise ConfigError(
                 f"backbone.name={self.name} has no stages that ganad can tell apart: use another "
-                f"network, such as resnet18 or tf_efficientnet_b4.aa_in1k"
+                f"network, such as {SUCH_AS}"
             )
         return {level: vectors.shape[1] for level, vectors in pooled.items()}
 

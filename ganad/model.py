@@ -25,16 +25,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from ganad import __version__
 from ganad.archive import storage
 from ganad.archive.decode import Decoded, Preprocessing
 from ganad.calibration import Calibration
 from ganad.detectors import configure, find
 from ganad.detectors.base import Detector
-from ganad.errors import ModelError
+from ganad.errors import ArchiveError, ModelError
 from ganad.inputs import decoded_batches
 
 FORMAT = 1
-VERSIONED = ("ganad", "torch", "timm", "numpy", "pillow", "pyarrow", "scikit-learn")
+VERSIONED = ("torch", "timm", "numpy", "pillow", "pyarrow", "scikit-learn")
 
 
 @dataclass
@@ -182,7 +183,7 @@ class Model:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that scores depend on."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "ganad": __version__}
     for name in VERSIONED:
         try:
             found[name] = version(name)
@@ -196,14 +197,15 @@ def read_info(folder: str) -> Mapping[str, Any]:
     uri = storage.absolute(folder)
     if not storage.exists(uri):
         raise ModelError(f"{folder} does not exist: give a folder that ganad train wrote")
-    try:
-        info = storage.read_json(storage.join(uri, "model.json"))
-    except FileNotFoundError:
+    file = storage.join(uri, "model.json")
+    if not storage.exists(file):
         raise ModelError(
             f"{folder} is no saved model, for it has no model.json: give a folder that ganad train "
             f"finished, or run the same train command again to finish it"
-        ) from None
-    except ValueError:
+        )
+    try:
+        info = storage.read_json(file)
+    except ArchiveError:
         raise ModelError(f"{folder}/model.json cannot be read: train the model again") from None
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise ModelError(
@@ -225,7 +227,7 @@ def load(folder: str, device: str | torch.device = "cpu") -> Model:
         if info["num_calibration"]:
             data = storage.read_bytes(storage.join(uri, "calibration.parquet"))
             calibration = Calibration.from_table(pq.read_table(io.BytesIO(data)))
-    except (FileNotFoundError, OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except (ArchiveError, OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{folder} is damaged ({reason}): train the model again") from None
     model = Model(detector.eval(), calibration, dict(info["training"]))
@@ -234,5 +236,5 @@ def load(folder: str, device: str | torch.device = "cpu") -> Model:
             f"{folder} holds files that do not belong together (they make {model.id}, model.json "
             f"says {info['id']}): train the model again"
         )
-    detector.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    detector.to(device).to(memory_format=torch.channels_last)
     return model

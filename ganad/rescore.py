@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from ganad.archive import storage
 from ganad.archive.decode import Decoded, Preprocessing, failed
 from ganad.archive.load import load_images
+from ganad.archive.manifest import open_manifest
 from ganad.calibration import Calibration
 from ganad.errors import ArchiveError, GanadError, ModelError
 from ganad.table import ScoreTable
@@ -34,9 +35,13 @@ def model_path(table: ScoreTable, model_id: str) -> str:
 
 
 def calibration_of(table: ScoreTable, model_id: str) -> Calibration | None:
-    """The calibration in the model's folder; None if it has none or the folder is gone."""
+    """The calibration in the model's folder; None if it has none, or the folder is gone or holds
+    another model now. Reads two small files and no weights."""
     try:
-        uri = storage.join(model_path(table, model_id), "calibration.parquet")
+        path = model_path(table, model_id)
+        if storage.read_json(storage.join(path, "model.json")).get("id") != model_id:
+            return None
+        uri = storage.join(path, "calibration.parquet")
         return Calibration.from_table(pq.read_table(io.BytesIO(storage.read_bytes(uri))))
     except (GanadError, ValueError, OSError):
         return None
@@ -91,8 +96,6 @@ def _places(table: ScoreTable, rows: Sequence[Row]) -> list[dict[str, Any] | Non
 
 
 def _members(table: ScoreTable, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    from ganad.archive.manifest import open_manifest
-
     try:
         manifest = open_manifest(str((table.run or {})["manifest"]["uri"]))
         filesystem, _ = storage.arrow_filesystem(manifest.uri)

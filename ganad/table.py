@@ -7,23 +7,17 @@ TABLE/run.json                          command, counts, versions, timings; writ
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
-import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-from fsspec.spec import AbstractFileSystem
 
 from ganad.archive import storage
-from ganad.errors import ArchiveError, QueryError, TableError
+from ganad.errors import TableError
+from ganad.sql import PartFiles, Session, shortened
 
 SCHEMA = pa.schema(
     [
@@ -48,7 +42,6 @@ COLUMNS = (*SCHEMA.names, "model")
 
 _MODEL = "model="
 _PART = re.compile(r"part-.+\.parquet")
-_BATCH_ROWS = 8192
 
 
 class ScoreTable:
@@ -97,38 +90,13 @@ class ScoreTable:
         return run
 
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """An in-memory DuckDB whose view `scores` reads the parts lazily, filters pushed down.
+        """An in-memory DuckDB with the view `scores` over all parts; see ganad.sql.Session for
+        what it cannot do."""
+        return self.session().connection
 
-        It reaches no other file, local or remote, and nothing in it can write one, except for
-        what DuckDB itself spills into a temporary folder. Its settings cannot be changed.
-        """
-        return self._open()[0]
-
-    def _open(self) -> tuple[duckdb.DuckDBPyConnection, _Parts]:
-        connection = duckdb.connect(
-            config={
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-                "python_enable_replacements": False,  # or SQL could read Python's variables
-                "temp_directory": os.path.join(
-                    tempfile.gettempdir(), f"ganad-spill-{secrets.token_hex(8)}"
-                ),
-            }
-        )
-        files = _Parts(self.parts)
-        connection.register_filesystem(files)
-        connection.execute("SET TimeZone = 'UTC'")
-        listed = ", ".join(_quoted(f"{_Parts.protocol}://{part}") for part in self.parts)
-        with self._errors_in_words(files):
-            connection.execute(
-                f"CREATE VIEW parts AS SELECT *, filename FROM read_parquet([{listed}], "
-                f"hive_partitioning = true, hive_types_autocast = false)"
-            )
-            connection.execute(f"CREATE VIEW scores AS SELECT {', '.join(COLUMNS)} FROM parts")
-        connection.execute(f"SET allowed_directories = ['{_Parts.protocol}://']")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-        return connection, files
+    def session(self) -> Session:
+        """A connection whose errors are in words; close it after use."""
+        return Session(self.typed, self.parts, COLUMNS)
 
     def query(self, sql: str, typed: str | None = None) -> pa.Table:
         """The result of one SELECT over the view `scores`, in memory.
@@ -143,51 +111,21 @@ class ScoreTable:
         self, sql: str, typed: str | None = None
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Like query, some thousand rows at a time, for results larger than memory."""
-        shown = f'"{_shortened(sql if typed is None else typed, 100)}"'
-        connection, files = self._open()
+        session = self.session()
         try:
-            with self._errors_in_words(files, shown):
-                _check_select(connection.extract_statements(sql), shown)
-                reader = connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+            shown = f'"{shortened(sql if typed is None else typed, 100)}"'
+            schema, batches = session.stream(sql, shown=shown)
         except BaseException:
-            connection.close()
+            session.close()
             raise
-        return reader.schema, self._batches(reader, connection, files, shown)
 
-    def _batches(
-        self,
-        reader: pa.RecordBatchReader,
-        connection: duckdb.DuckDBPyConnection,
-        files: _Parts,
-        shown: str,
-    ) -> Iterator[pa.RecordBatch]:
-        try:
-            while True:
-                with self._errors_in_words(files, shown):
-                    batch = next(reader, None)
-                if batch is None:
-                    return
-                yield batch
-        finally:
-            reader.close()
-            connection.close()
+        def closing() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from batches
+            finally:
+                session.close()
 
-    @contextmanager
-    def _errors_in_words(self, files: _Parts, shown: str | None = None) -> Iterator[None]:
-        try:
-            yield
-        except (duckdb.Error, OSError, pa.ArrowException) as error:  # the last two while streaming
-            if files.failure is not None:
-                raise TableError(f"{self.typed} cannot be read: {files.failure}") from None
-            message = _shortened(str(error).strip().split("\n")[0].rstrip(".!"), 200)
-            if shown is None:
-                raise TableError(
-                    f"{self.typed} holds parts that are no score table ({message}): "
-                    f"score into a new folder"
-                ) from None
-            raise QueryError(
-                f"{shown}: {message}; the view is scores, with the columns {', '.join(COLUMNS)}"
-            ) from None
+        return schema, closing()
 
     def counts(self) -> dict[str, dict[str, int]]:
         """By model: rows in it, distinct images among them, scored and failed ones."""
@@ -210,14 +148,14 @@ class ScoreTable:
         """URIs of the parts in which an image has an error."""
         rows = self.query("SELECT DISTINCT filename FROM parts WHERE error IS NOT NULL")
         names = (
-            name.removeprefix(f"{_Parts.protocol}://") for name in rows["filename"].to_pylist()
+            name.removeprefix(f"{PartFiles.protocol}://") for name in rows["filename"].to_pylist()
         )
         return sorted(self.parts[name] for name in names)
 
-    def check_counts(self) -> list[str]:
+    def check_counts(self, counts: dict[str, dict[str, int]] | None = None) -> list[str]:
         """What is wrong with the table, in sentences; empty when every image is there once and
-        the counts are those of run.json."""
-        counts = self.counts()
+        the counts are those of run.json. counts: of counts(), where they are known already."""
+        counts = self.counts() if counts is None else counts
         problems = [
             f"{model}: {count['in']:,} rows for {count['distinct']:,} images, so some image is "
             f"there twice"
@@ -244,104 +182,3 @@ class ScoreTable:
                     f"run.json says {said[0]:,} ({said[1]:,} scored, {said[2]:,} failed)"
                 )
         return problems
-
-
-class _Parts(AbstractFileSystem):
-    """The parts of one table as a filesystem for DuckDB that can read these and do nothing else.
-
-    Allowing DuckDB the table's folder would let COPY write into it; here there is nothing to
-    write to, and local and S3 tables take the same way.
-    """
-
-    protocol = "scores"
-    cachable = False
-
-    def __init__(self, parts: dict[str, str]) -> None:
-        super().__init__()
-        self.parts = parts
-        self.failure: str | None = None
-        """What really went wrong; DuckDB passes on a whole traceback as text."""
-
-    def _open(self, path: str, mode: str = "rb", **options: Any) -> _Part:
-        if mode != "rb":
-            raise PermissionError("a score table can only be read")
-        return _Part(self, self._uri(path))
-
-    def info(self, path: str, **options: Any) -> dict[str, Any]:
-        uri = self._uri(path)
-        with self.noting_failure():
-            size = storage.size_of(uri)
-            if size is None:
-                raise ArchiveError(
-                    f"{uri}: has vanished; was the table moved or removed meanwhile?"
-                )
-        return {"name": self._strip_protocol(path), "size": size, "type": "file"}
-
-    @contextmanager
-    def noting_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except ArchiveError as error:
-            self.failure = str(error)
-            raise
-
-    def modified(self, path: str) -> datetime:
-        # A finished part never changes, so any constant is true.
-        return datetime.fromtimestamp(0, UTC)
-
-    def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
-        raise PermissionError("a score table cannot be listed")
-
-    def _uri(self, path: str) -> str:
-        try:
-            return self.parts[self._strip_protocol(path)]
-        except KeyError:
-            raise FileNotFoundError(f"{path} is no part of this score table") from None
-
-
-class _Part:
-    """One part, opened. DuckDB shares the handle among its threads, each of which seeks and then
-    reads; so every thread has a position of its own."""
-
-    def __init__(self, files: _Parts, uri: str) -> None:
-        self.files = files
-        self.uri = uri
-        self.thread = threading.local()
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        assert whence == os.SEEK_SET
-        self.thread.offset = offset
-        return offset
-
-    def read(self, size: int) -> bytes:
-        offset = getattr(self.thread, "offset", 0)
-        with self.files.noting_failure():
-            data = storage.read_bytes(self.uri, offset, size)
-        self.thread.offset = offset + len(data)
-        return data
-
-    def tell(self) -> int:
-        return getattr(self.thread, "offset", 0)
-
-    def close(self) -> None:
-        pass
-
-
-def _check_select(statements: list[Any], shown: str) -> None:
-    if len(statements) != 1:
-        raise QueryError(f"{shown} holds {len(statements)} statements: give one SELECT over scores")
-    kind = statements[0].type.name
-    if kind != "SELECT":
-        raise QueryError(
-            f"{shown} is a statement of the kind {kind}, and a score table can only be read: "
-            f"give one SELECT over scores"
-        )
-
-
-def _shortened(text: str, limit: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -62,7 +62,7 @@ class Trainer:
         num_ranks: int = 1,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.detector = detector.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.detector = detector.to(device).to(memory_format=torch.channels_last)
         self.images, self.rank, self.num_ranks = images, rank, num_ranks
         self.device = torch.device(device)
         self.optimizers = detector.optimizers()

@@ -33,14 +33,15 @@ def connected(debug: bool = False) -> Iterator[None]:
     # Read by Ray's own modules, some of them on import in the worker processes.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    if not debug:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     level = logging.INFO if debug else logging.ERROR
-    options = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
     ray.init(
         logging_level=level,
         log_to_driver=debug,
         configure_logging=True,
         namespace="ganad",
-        **options,
+        include_dashboard=None if os.environ.get("RAY_ADDRESS") else False,
     )
     for name in ("ray", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(level)

@@ -19,7 +19,7 @@ from ganad.archive.shards import Shards, Subset
 from ganad.detectors import create
 from ganad.detectors.base import GradientDetector
 from ganad.errors import GanadError, TrainingError
-from ganad.fit import calibrate
+from ganad.fitting import calibrate
 from ganad.model import Model
 from ganad.training import Progress, Trainer
 from pipelines.cluster import Resources
@@ -32,7 +32,6 @@ CHECKPOINT_STEPS = 200
 """Steps between checkpoints; the last step always has one."""
 
 
-@ray.remote(num_cpus=0)
 class Reporter:
     """Carries news from rank 0 to the process that a person watches."""
 
@@ -56,7 +55,7 @@ class Reporter:
 def fit_gradient(job: TrainingJob, resources: Resources) -> None:
     """Fit, calibrate and save the detector of the job; goes on from the last checkpoint."""
     decoded = predecode(job, resources)
-    reporter = Reporter.remote()
+    reporter: Any = ray.remote(num_cpus=0)(Reporter).remote()
     config = {"job": job, "decoded": decoded, "reporter": reporter, "cpus": resources.cpus}
     file_system, path = storage.arrow_filesystem(job.place("checkpoints"))
     trainer = ray.train.torch.TorchTrainer(
@@ -163,7 +162,7 @@ def _train(job: TrainingJob, decoded: Decoded, reporter: Any, num_threads: int) 
         if record is not None and (progress.losses or progress.events):
             record.losses(progress)
             reporter.report.remote(
-                _news(progress, trainer.batch_size, begun, job.config.epochs), progress.events
+                _news(progress, trainer.batch_size, begun, detector.config.epochs), progress.events
             )
         if progress.step % CHECKPOINT_STEPS == 0 or progress.step == progress.total:
             _save_checkpoint(trainer, history, rank)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 
 from ganad.archive import storage
 from ganad.archive.load import load_images
-from ganad.archive.manifest import Part
+from ganad.archive.parts import Part
 from ganad.calibration import Calibration
 from ganad.detectors import create
 from ganad.detectors.base import StatisticsDetector
@@ -115,8 +116,8 @@ def _calibrate(
     table = job.place("uncalibrated", "table")
     arguments = {"models": [model], "table": table, "num_threads": max(1, int(resources.cpus))}
     with Meter("calibrating", sum(unit.num for unit in units), "images") as meter:
-        for _ in stream(units, Scorer, arguments, [job.preprocessing], resources):
-            meter.update(meter.done + units[0].num)
+        for row in stream(units, Scorer, arguments, [job.preprocessing], resources):
+            meter.update(meter.done + json.loads(row["report"])["rows"])
     folder = storage.join(table, storage.list_names(table)[0])
     scored = pa.concat_tables(
         pq.read_table(io.BytesIO(storage.read_bytes(storage.join(folder, name))))

@@ -7,6 +7,7 @@ which actors hold would never start.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,12 +41,14 @@ def stream(
     context.print_on_execution_start = False
     # A night may have an hour without a spot node in it: the job waits.
     context.execution_no_progress_timeout_s = -1
-    data = ray.data.from_items([unit.item() for unit in units])
-    # One unit per block: blocks are what tasks take and what is lost with them.
-    data = data.repartition(len(units))
+    # One unit per block: blocks are what tasks take and what is lost with them. The list makes its
+    # blocks here; a repartition would be tasks, which wait for ever where actors hold every core.
+    data: ray.data.Dataset = ray.data.from_items(
+        [unit.item() for unit in units], override_num_blocks=len(units)
+    )
     if resources.gpus:
         data = data.map_batches(
-            decode_unit, fn_kwargs={"preprocessings": preprocessings}, batch_size=1, num_cpus=1
+            functools.partial(decode_unit, preprocessings=preprocessings), batch_size=1, num_cpus=1
         )
     data = data.map_batches(
         actor,

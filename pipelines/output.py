@@ -103,11 +103,11 @@ def _record(columns: Sequence[str], texts: list[str]) -> Table:
     return table
 
 
-def write_notes(notes: Iterable[str], out: TextIO) -> None:
-    """One line per note."""
+def write_lines(lines: Iterable[str], out: TextIO) -> None:
+    """Sentences, each wrapped at the width of the terminal."""
     console = _console(out)
-    for note in notes:
-        console.print(Text(f"note: {_CONTROL.sub('�', note)}"), soft_wrap=True)
+    for line in lines:
+        console.print(Text(_CONTROL.sub("�", line)))
 
 
 def _console(out: TextIO) -> Console:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ganad.archive import storage
-from ganad.archive.manifest import Part
+from ganad.archive.parts import Part
 from ganad.archive.shards import write_shard
 from ganad.errors import TrainingError
 from pipelines.cluster import Resources

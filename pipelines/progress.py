@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -12,6 +14,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -96,3 +99,24 @@ class Meter:
             f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, "
             f"{self.rate:,.0f}/s{remaining}{note}"
         )
+
+
+@contextmanager
+def counted(title: str, unit: str) -> Iterator[Callable[[int], None]]:
+    """A callback that shows a count without a known end: live on a terminal, else in lines."""
+    screen = console()
+    if screen.is_terminal:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=screen, transient=True) as bar:
+            task = bar.add_task(title)
+            yield lambda num: bar.update(task, description=f"{title}: {num:,} {unit}")
+        return
+    last = time.monotonic()
+
+    def line(num: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY_S:
+            last = time.monotonic()
+            say(f"{title}: {num:,} {unit} so far")
+
+    yield line

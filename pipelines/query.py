@@ -9,6 +9,7 @@ from typing import TextIO
 import pyarrow as pa
 
 from ganad.errors import ConfigError, QueryError
+from ganad.sql import quoted
 from ganad.table import ScoreTable
 from pipelines.output import check_format, write_csv, write_json, write_table
 
@@ -88,7 +89,7 @@ def _sql(models: list[str], top: int | None, where: str | None, people: bool) ->
         return f"SELECT {columns} FROM scores WHERE {condition} ORDER BY model, {order}"
     # One ORDER BY ... LIMIT per model lets DuckDB skip what cannot be among the first K.
     return " UNION ALL ".join(
-        f"(SELECT {columns} FROM scores WHERE model = '{model.replace(chr(39), chr(39) * 2)}' "
+        f"(SELECT {columns} FROM scores WHERE model = '{quoted(model)}' "
         f"AND score IS NOT NULL AND {condition} ORDER BY {order} LIMIT {top or TOP})"
         for model in models
     )

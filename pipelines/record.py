@@ -6,6 +6,7 @@ import io
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class Record:
         job: TrainingJob,
         images: Shards,
         decoded: Decoded,
-        detector: GradientDetector,  # type: ignore[type-arg]
+        detector: GradientDetector[Any],
         step: int,
     ) -> None:
         self.job, self.detector = job, detector
@@ -43,7 +44,7 @@ class Record:
         if len(held_out) == 0:
             held_out = job.positions("calibration", decoded.bad)
         self._images = torch.from_numpy(images.take(held_out[:NUM_VALIDATED]))
-        self._every = max(1, math.ceil(job.config.epochs / NUM_GRIDS))  # type: ignore[attr-defined]
+        self._every = max(1, math.ceil(detector.config.epochs / NUM_GRIDS))
 
     def losses(self, progress: Progress) -> None:
         """Losses and rate at a step."""

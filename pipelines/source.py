@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ganad.archive import storage
 from ganad.archive.manifest import Manifest, is_manifest, open_manifest, write_manifest
-from pipelines.progress import say
+from pipelines.progress import counted, say
 
 
 def resolve(sources: Sequence[str], keep_at: str) -> Manifest:
@@ -21,6 +21,7 @@ def resolve(sources: Sequence[str], keep_at: str) -> Manifest:
         manifest = open_manifest(keep_at)
         if list(manifest.sources) == [storage.absolute(source) for source in sources]:
             return manifest
-    manifest = write_manifest(sources, keep_at)
+    with counted("listing", "images") as found:
+        manifest = write_manifest(sources, keep_at, progress=found)
     say(f"indexed {manifest.num_images:,} images")
     return manifest

@@ -88,7 +88,7 @@ def train(
             fit_statistics(job, share(workers, gpu))
     info = dict(read_info(model))
     for name in ("cache", "checkpoints", "uncalibrated"):
-        storage.remove(storage.join(folder, name))
+        storage.remove_folder(storage.join(folder, name))
     say(f"trained {info['id']} in {time.perf_counter() - began:,.0f} s; it is in {out}")
     return info
 

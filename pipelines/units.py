@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ganad.archive.decode import Preprocessing
-from ganad.archive.manifest import Part, read_rows
+from ganad.archive.parts import Part, read_rows
 
 UNIT_BYTES = 128 * 2**20
 """Decoded pixels of a unit at the most."""

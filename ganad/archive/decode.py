@@ -143,7 +143,10 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
 def _accepts(name: str, start: bytes) -> bool:
     accept = Image.OPEN[name][1]
-    return accept is not None and accept(start) is True
+    try:
+        return accept is not None and accept(start) is True
+    except Exception:
+        return False  # too short for this format to look at
 
 
 @lru_cache(maxsize=256)
@@ -167,7 +170,7 @@ def _plain(image: ImageFile.ImageFile) -> Image.Image:
     """Any loaded image as "L" or "RGB"."""
     mode = image.mode
     if mode == "F":
-        raise _RefusedError("float pixels have no agreed black and white; convert it to 8 or 16 bit")
+        raise _RefusedError("float pixels have no black and white; convert it to 8 or 16 bit")
     if mode.startswith("I"):
         return _deep_grey(image)
     if image.has_transparency_data:

@@ -17,7 +17,7 @@ from ganad.archive.walk import GROUND_TRUTH
 from ganad.errors import ArchiveError
 
 NORMAL_NAMES = ("good", "normal", "ok")
-"""Folders of these names, in any case, hold normal images; their siblings then hold abnormal ones."""
+"""Folders of these names, in any case, hold normal images, and their siblings abnormal ones."""
 _SPLITS = {"train": "train", "test": "test", "val": None, "validation": None}
 
 

@@ -1,4 +1,4 @@
-"""SOURCE as typed -> rows, one after the other: a folder, a glob, an s3:// prefix, an image, a tar."""
+"""SOURCE as typed (a folder, glob, s3:// prefix, image or tar) -> rows, one after the other."""
 
 from __future__ import annotations
 
@@ -50,11 +50,21 @@ class Listing:
         self._uri = storage.absolute(source)
         self._tar_seen = False
 
+    @property
+    def may_hold_tars(self) -> bool:
+        """Whether rows can be tar members, of which one alone does not tell everything."""
+        return is_tar(self._uri) or is_glob(self._uri)
+
     def rows(self) -> Iterator[Row]:
         """Yields each image's row. Raises ArchiveError, at the end if there was no image."""
-        for row in self._rows():
-            self.num_images += 1
-            yield row
+        try:
+            for row in self._rows():
+                self.num_images += 1
+                yield row
+        except ArchiveError as error:
+            if str(error).startswith(self.source):
+                raise
+            raise ArchiveError(f"{self.source}: {error}") from error
         if self.num_images == 0:
             raise ArchiveError(f"{self.source}: {self._why_none()}")
 
@@ -87,7 +97,7 @@ class Listing:
         elif is_tar(name):
             yield from self._shard(self._uri)
         elif name.lower().endswith(COMPRESSED):
-            raise compressed(self.source)
+            raise compressed(self._uri)
         else:
             raise ArchiveError(
                 f"{self.source}: is neither an image ({_SUFFIXES_SHOWN}) nor a .tar shard; give "
@@ -109,12 +119,12 @@ class Listing:
                 self.num_skipped += 1
 
     def _row(self, layout: Layout, path: str, size: int | None) -> Row:
-        uri = storage.join(layout.root, path)
+        uri = f"{layout.root.rstrip('/')}/{path}"  # as it is: a key may have empty names in it
         try:
             uri.encode()
         except UnicodeEncodeError as error:
             shown = os.fsencode(uri)
-            raise ArchiveError(f"{self.source}: the name {shown!r} is not UTF-8; rename it") from error
+            raise ArchiveError(f"{shown!r}: this name is not UTF-8; rename the file") from error
         facts, mask = layout.describe(path)
         return {
             "image_id": image_id(uri),
@@ -131,7 +141,7 @@ class Listing:
 
     def _shard(self, uri: str) -> Iterator[Row]:
         shard = uri.rpartition("/")[2]
-        for member in members(uri, self.source if uri == self._uri else uri):
+        for member in members(uri):
             names = [name for name in member.name.split("/") if name not in ("", ".")]
             if not names or any(map(is_hidden, names)) or GROUND_TRUTH in names[:-1]:
                 continue
@@ -154,7 +164,8 @@ class Listing:
 
     def _why_none(self) -> str:
         if self._tar_seen:
-            return f"holds no images but .tar shards; name them with '{self.source.rstrip('/')}/*.tar'"
+            shards = f"{self.source.rstrip('/')}/*.tar"
+            return f"holds no loose images but .tar shards; name them with '{shards}'"
         if self.num_skipped and storage.exists(storage.join(self._uri, "manifest.json")):
             return "is a manifest, not images; give it alone, as the source of train or score"
         if self.num_skipped:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -70,7 +71,7 @@ def filesystem(uri: str) -> fsspec.AbstractFileSystem:
 @lru_cache(maxsize=4)
 def _s3(pid: int, settings: tuple[tuple[str, str], ...]) -> fsspec.AbstractFileSystem:
     # Keyed by process, as connections do not survive a fork, and by the settings in use.
-    return fsspec.filesystem(
+    filesystem = fsspec.filesystem(
         "s3",
         skip_instance_cache=True,
         use_listings_cache=False,
@@ -78,6 +79,9 @@ def _s3(pid: int, settings: tuple[tuple[str, str], ...]) -> fsspec.AbstractFileS
         # endpoint is told at once. Long outages are waited for in ganad.archive.load.
         config_kwargs={"retries": {"mode": "standard", "max_attempts": 3}, "read_timeout": 60},
     )
+    # Its own attempts multiply with those above: with the default a dead network took minutes.
+    filesystem.retries = 2
+    return filesystem
 
 
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
@@ -163,6 +167,16 @@ def remove(uri: str) -> None:
             filesystem(uri).call_s3("delete_object", Bucket=bucket, Key=key)
         else:
             Path(uri).unlink(missing_ok=True)
+
+
+def remove_folder(uri: str) -> None:
+    """Remove a folder and all in it; nothing happens where there is none. Raises ArchiveError."""
+    with in_words(uri):
+        if not is_remote(uri):
+            if os.path.isdir(uri):
+                shutil.rmtree(uri)
+        elif exists(uri):
+            filesystem(uri).rm(uri, recursive=True)
 
 
 def exists(uri: str) -> bool:

@@ -26,28 +26,28 @@ class Member(NamedTuple):
     is_regular: bool
 
 
-def members(uri: str, typed: str) -> Iterator[Member]:
+def members(uri: str) -> Iterator[Member]:
     """The members of a shard, folders left out, in the shard's order.
 
-    typed: the source as the user wrote it. Raises ArchiveError for a shard that is compressed,
-    damaged or cut off; what came before has been yielded then.
+    Raises ArchiveError for a shard that is compressed, damaged or cut off; what came before has
+    been yielded then.
     """
-    with storage.in_words(typed), _open(uri) as file:
+    with storage.in_words(uri), _open(uri) as file:
         if file.read(6).startswith(_MAGIC):
-            raise compressed(typed)
+            raise compressed(uri)
         file.seek(0)
         try:
             yield from _members(file)
         except tarfile.TarError as error:
             raise ArchiveError(
-                f"{typed}: is damaged or no tar file ({error}); make the shard again"
+                f"{uri}: is damaged or no tar file ({error}); make the shard again"
             ) from error
 
 
-def compressed(typed: str) -> ArchiveError:
+def compressed(uri: str) -> ArchiveError:
     """For shards whose members have no place of their own to read from."""
     return ArchiveError(
-        f"{typed}: is compressed, and single images cannot be read out of it; decompress it to a "
+        f"{uri}: is compressed, and single images cannot be read out of it; decompress it to a "
         f"plain .tar (images hardly shrink anyway)"
     )
 
@@ -55,16 +55,14 @@ def compressed(typed: str) -> ArchiveError:
 def _open(uri: str) -> BinaryIO:
     if not storage.is_remote(uri):
         return open(uri, "rb")
-    opened = storage.filesystem(uri).open(
-        uri, "rb", block_size=_READ_AHEAD, cache_type="readahead"
-    )
+    opened = storage.filesystem(uri).open(uri, "rb", block_size=_READ_AHEAD, cache_type="readahead")
     return cast(BinaryIO, opened)
 
 
 def _members(file: BinaryIO) -> Iterator[Member]:
     with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()  # or it would keep every one
+            tar.members.clear()  # type: ignore[attr-defined]  # or it would keep every one
             if member.isdir():
                 continue
             # Names that are no UTF-8 get escapes: they are shown, never opened.

@@ -53,6 +53,12 @@ class Backbone(BaseModel):
     def _with_tag(cls, name: str) -> str:
         return full_name(name)
 
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _split(cls, levels: Any) -> Any:
+        """On a command line, a word or several with commas between them."""
+        return tuple(levels.split(",")) if isinstance(levels, str) else levels
+
     @field_validator("weights")
     @classmethod
     def _absolute(cls, weights: str | None) -> str | None:
@@ -81,8 +87,9 @@ class GaussianConfig(DetectorConfig):
         if not isinstance(values, Mapping) or "image_size" in values:
             return values
         backbone = values.get("backbone", {})
-        name = backbone.get("name") if isinstance(backbone, Mapping) else backbone.name
-        if name is None:
+        given = backbone.model_dump() if isinstance(backbone, Backbone) else backbone
+        name = given.get("name") if isinstance(given, Mapping) else None
+        if not isinstance(name, str):  # the default network, or an error that pydantic tells
             return values
         return {**values, "image_size": native_size(name)}
 

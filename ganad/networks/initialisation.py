@@ -7,7 +7,7 @@ from torch import nn
 
 
 def dcgan_init(module: nn.Module) -> None:
-    """Convolutions N(0, 0.02), batch-norm scale N(1, 0.02) and shift 0 (Radford et al. 2016, §3)."""
+    """Convolutions N(0, .02), batch-norm scale N(1, .02), shift 0 (Radford et al. 2016, §3)."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(part.weight, 0.0, 0.02)

@@ -159,7 +159,9 @@ def test_a_discriminator_that_keeps_collapsing_stops_the_training() -> None:
 
 @pytest.mark.parametrize("size", [8, 48, 80, 512])
 def test_sizes_that_do_not_halve_to_four_are_refused(size: int) -> None:
-    with pytest.raises(ConfigError, match=rf"^image_size={size} .* use one of 16, 32, 64, 128, 256"):
+    with pytest.raises(
+        ConfigError, match=rf"^image_size={size} .* use one of 16, 32, 64, 128, 256"
+    ):
         configure("ganomaly", {"image_size": size})
 
 

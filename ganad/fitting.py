@@ -17,7 +17,7 @@ import torch
 
 from ganad.archive.decode import Preprocessing
 from ganad.archive.listing import list_images
-from ganad.archive.manifest import SCHEMA
+from ganad.archive.rows import SCHEMA
 from ganad.archive.selection import normal_rows, with_parts
 from ganad.archive.shards import Shards, Subset
 from ganad.calibration import Calibration

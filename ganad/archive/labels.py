@@ -1,0 +1,128 @@
+"""What is normal and what is abnormal: by the user's word, or by the names of the classes; and
+labels read from a CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ganad.archive import storage
+from ganad.archive.layout import has_normal, is_normal
+from ganad.errors import ConfigError
+
+KEY_COLUMNS = ("path", "uri", "name")
+_COLUMNS = "path (or uri or name), label, and perhaps abnormal, mask and split"
+_TRUTH = {
+    **dict.fromkeys(("1", "true", "yes", "y"), True),
+    **dict.fromkeys(("0", "false", "no", "n"), False),
+    "": None,
+}
+_SPLITS = ("train", "test", "")
+
+
+class Naming:
+    """The labels that the user calls normal and abnormal. With one kind named alone, all other
+    labels are of the other kind."""
+
+    def __init__(self, normal: Collection[str] = (), abnormal: Collection[str] = ()) -> None:
+        self.normal, self.abnormal = frozenset(normal), frozenset(abnormal)
+        both = sorted(self.normal & self.abnormal)
+        if both:
+            raise ConfigError(f"label {both[0]!r} is named normal and abnormal: name it once")
+
+    def judge(
+        self, label: str | None, known: bool | None = None, siblings: Collection[str] = ()
+    ) -> bool | None:
+        """Whether a label is abnormal: as the user says, or as is known, or by the names of all
+        the labels of its source; None where nothing tells."""
+        if label is None:
+            return None
+        if self.normal or self.abnormal:
+            if label in self.normal or label in self.abnormal:
+                return label in self.abnormal
+            return None if self.normal and self.abnormal else not self.abnormal
+        if known is None and has_normal(siblings):
+            return not is_normal(label)
+        return known
+
+    def check(self, labels: Mapping[str, int]) -> None:
+        """Raises ConfigError for a named label that no image has."""
+        for kind, named in (("normal", self.normal), ("abnormal", self.abnormal)):
+            missing = sorted(named - set(labels))
+            if missing:
+                there = ", ".join(sorted(labels)[:20]) or "none: no image has a label"
+                raise ConfigError(
+                    f"{missing[0]!r} is named as a {kind} label and no image has it: "
+                    f"the labels are {there}"
+                )
+
+
+class CsvRow(NamedTuple):
+    """One line of a CSV of labels. key: an absolute uri, or a name as manifests have it."""
+
+    key: str
+    path: str
+    """As written in the CSV."""
+    line: int
+    label: str | None
+    abnormal: bool | None
+    mask: str | None
+    split: str | None
+
+
+def read_labels(uri: str) -> Iterator[CsvRow]:
+    """The lines of a CSV of labels, one by one. Raises ArchiveError if it cannot be read and
+    ConfigError for what is wrong in it."""
+    place = storage.absolute(uri)
+    folder = place.rpartition("/")[0]
+    with storage.in_words(uri), storage.filesystem(place).open(place, "rb") as file:
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        try:
+            header = text.readline()
+            delimiter = max(",;\t", key=header.count)
+            first = next(csv.reader([header], delimiter=delimiter), [])
+            names = [name.strip().lower() for name in first]
+            key = _check_header(uri, names)
+            for number, cells in enumerate(csv.reader(text, delimiter=delimiter), start=2):
+                if cells:
+                    yield _row(uri, number, key, folder, dict(zip(names, cells, strict=False)))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError(f"{uri}: is no CSV in UTF-8 ({error}): save it as one") from error
+
+
+def _check_header(uri: str, names: Sequence[str]) -> str:
+    key = next((name for name in KEY_COLUMNS if name in names), None)
+    if key is None or "label" not in names:
+        found = ", ".join(name for name in names if name) or "nothing"
+        raise ConfigError(f"{uri}: its first line names the columns {found}: give {_COLUMNS}")
+    return key
+
+
+def _row(uri: str, line: int, key: str, folder: str, cells: Mapping[str, str]) -> CsvRow:
+    def cell(name: str) -> str:
+        return cells.get(name, "").strip()
+
+    path, truth, split, mask = cell(key), cell("abnormal"), cell("split"), cell("mask")
+    if not path:
+        raise ConfigError(f"{uri}: line {line} has no {key}: name the image")
+    if truth.lower() not in _TRUTH:
+        raise ConfigError(
+            f"{uri}: line {line} has abnormal {truth!r}: write true, false or nothing"
+        )
+    if split.lower() not in _SPLITS:
+        raise ConfigError(f"{uri}: line {line} has split {split!r}: write train, test or nothing")
+    return CsvRow(
+        key=storage.absolute(path) if _is_absolute(path) else path.removeprefix("./"),
+        path=path,
+        line=line,
+        label=cell("label") or None,
+        abnormal=_TRUTH[truth.lower()],
+        mask=(mask if _is_absolute(mask) else storage.join(folder, mask)) if mask else None,
+        split=split.lower() or None,
+    )
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith("/") or "://" in path

@@ -1,0 +1,237 @@
+"""A manifest: the list of an archive's images as a folder of Parquet parts and a manifest.json.
+
+manifest.json is written last and names its parts: a folder without it is no manifest, and one that
+is written anew stays the old one until the new one is whole.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ganad.archive import storage
+from ganad.archive.labels import Naming, read_labels
+from ganad.archive.layout import Surroundings
+from ganad.archive.listing import Listing
+from ganad.archive.merge import Merge
+from ganad.archive.parts import (
+    ROWS_PER_GROUP,
+    Part,
+    PartWriter,
+    batches_of,
+    read_rows,
+    read_table,
+)
+from ganad.archive.rows import SCHEMA, Row
+from ganad.errors import ArchiveError, ConfigError, ManifestError, Mismatch
+
+__all__ = [
+    "SCHEMA",
+    "Manifest",
+    "Part",
+    "is_manifest",
+    "open_manifest",
+    "read_rows",
+    "write_manifest",
+]
+
+FORMAT = "ganad manifest 1"
+_WORKPLACE = ".merge-"
+_OURS = re.compile(r"^(part-\d{5}(-[0-9a-f]{8})?\.parquet|\.merge-.*|\..+\.[0-9a-f]{8})$")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A finished manifest; its rows stay on disk until they are asked for."""
+
+    uri: str
+    sources: tuple[str, ...]
+    """Absolute."""
+    parts: tuple[Part, ...]
+    num_images: int
+    labels: dict[str, int]
+    """Images per label; those without one are not counted."""
+    num_normal: int
+    num_abnormal: int
+    digest: str
+    """16 hex characters over id, size, label, abnormal and split of every image, in order."""
+    merged: int
+    """Rows that named an image a second time."""
+    num_skipped: int
+    """Files that are no images."""
+    notes: tuple[str, ...]
+    """What the user should know, a sentence each."""
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows, or some columns of them, in memory. Raises ArchiveError."""
+        return pa.concat_tables(read_table(part.uri, columns) for part in self.parts)
+
+    def rows(self, part: Part, start: int, num: int) -> list[Row]:
+        """Rows start..start+num of a part (fewer at its end). Raises ArchiveError."""
+        return read_rows(part.uri, start, num)
+
+
+def is_manifest(uri: str) -> bool:
+    """Whether uri is a finished manifest."""
+    place = storage.join(storage.absolute(uri), "manifest.json")
+    if storage.size_of(place) is None:
+        return False
+    try:
+        return _is_ours(storage.read_json(place))
+    except ArchiveError:
+        return False
+
+
+def _is_ours(info: Any) -> bool:
+    return isinstance(info, dict) and info.get("format") == FORMAT
+
+
+def open_manifest(uri: str) -> Manifest:
+    """Raises ManifestError if there is none or it is unfinished."""
+    folder = storage.absolute(uri)
+    place = storage.join(folder, "manifest.json")
+    if storage.size_of(place) is None:
+        if any(_OURS.match(name) for name in storage.list_names(folder)):
+            raise ManifestError(f"{uri}: indexing did not finish; run the same ganad index again")
+        raise ManifestError(f"{uri}: is no manifest; make one with ganad index")
+    info = storage.read_json(place)
+    if not _is_ours(info):
+        raise ManifestError(f"{uri}: its manifest.json is not ganad's; make one with ganad index")
+    return Manifest(
+        uri=folder,
+        sources=tuple(info["sources"]),
+        parts=tuple(Part(storage.join(folder, name), num) for name, num in info["parts"]),
+        num_images=info["images"],
+        labels=info["labels"],
+        num_normal=info["normal"],
+        num_abnormal=info["abnormal"],
+        digest=info["digest"],
+        merged=info["merged"],
+        num_skipped=info["skipped"],
+        notes=tuple(info["notes"]),
+    )
+
+
+def write_manifest(
+    sources: Sequence[str],
+    out: str,
+    *,
+    labels: str | None = None,
+    normal: Collection[str] = (),
+    abnormal: Collection[str] = (),
+    progress: Callable[[int], None] | None = None,
+) -> Manifest:
+    """List the images of all sources and write their manifest to the folder out.
+
+    labels: a CSV (columns path, label and perhaps abnormal, mask, split) that replaces the labels
+    of the folders. normal, abnormal: labels to be taken so. progress is called with the number of
+    images found so far. A manifest of the same sources is replaced.
+    Raises ArchiveError for sources, ConfigError for labels, and Mismatch or ManifestError if out
+    holds something else.
+    """
+    if not sources:
+        raise ConfigError("no source was given: name a folder, a glob, an s3:// prefix or a .tar")
+    naming = Naming(normal, abnormal)
+    folder = storage.absolute(out)
+    absolute = [storage.absolute(source) for source in sources]
+    old = _claim(out, folder, absolute)
+    surroundings = Surroundings()
+    listings = [Listing(source, surroundings) for source in sources]
+    rows = _judged(_numbered(listings, progress), naming)
+    writer = PartWriter(folder, f"-{secrets.token_hex(4)}" if old else "")
+    merged, notes = 0, []
+    try:
+        if labels is None and len(listings) == 1 and not listings[0].may_hold_tars:
+            writer.write(batches_of(row for _, row in rows))
+        else:
+            with _workplace(folder) as place, Merge(place) as merge:
+                merge.add(rows)
+                if labels is not None:
+                    merge.add_labels(labels, read_labels(labels))
+                merge.judge(naming)
+                writer.write(merge.batches(sources))
+                merged, notes = merge.num_repeated, merge.notes
+        naming.check(writer.labels)
+    except BaseException:
+        writer.undo()
+        raise
+    info = {
+        "format": FORMAT,
+        "sources": absolute,
+        "images": writer.num_images,
+        "digest": writer.digest.hexdigest(),
+        "labels": dict(sorted(writer.labels.items())),
+        "normal": writer.num_normal,
+        "abnormal": writer.num_abnormal,
+        "merged": merged,
+        "skipped": sum(listing.num_skipped for listing in listings),
+        "notes": notes,
+        "parts": writer.parts,
+    }
+    storage.write_json(storage.join(folder, "manifest.json"), info)
+    for name in old:
+        storage.remove(storage.join(folder, name))
+    return open_manifest(out)
+
+
+def _claim(out: str, folder: str, sources: list[str]) -> list[str]:
+    """The parts that an earlier run left in the folder and that the new ones replace."""
+    if not storage.is_remote(folder) and Path(folder).is_file():
+        raise ManifestError(f"{out}: is a file; name a folder for the manifest")
+    names = storage.list_names(folder)
+    if is_manifest(folder):
+        theirs = list(open_manifest(folder).sources)
+        if theirs != sources:
+            raise Mismatch(
+                f"{out}: holds a manifest of {', '.join(theirs)}; name another folder, or remove it"
+            )
+    elif foreign := [name for name in names if not _OURS.match(name)]:
+        raise ManifestError(
+            f"{out}: holds other files ({foreign[0]}) and no manifest; name a new folder"
+        )
+    for name in names:  # of a run that was killed
+        if name.startswith(_WORKPLACE) and not storage.is_remote(folder):
+            shutil.rmtree(storage.join(folder, name))
+    return [name for name in names if name.endswith(".parquet") and _OURS.match(name)]
+
+
+@contextmanager
+def _workplace(folder: str) -> Iterator[Path]:
+    """A local folder for work in progress, beside the result where that is local: it may need
+    more room than /tmp has."""
+    parent = None
+    if not storage.is_remote(folder):
+        with storage.in_words(folder):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        parent = folder
+    with tempfile.TemporaryDirectory(prefix=_WORKPLACE, dir=parent) as place:
+        yield Path(place)
+
+
+def _numbered(
+    listings: Sequence[Listing], progress: Callable[[int], None] | None
+) -> Iterator[tuple[int, Row]]:
+    """Rows with the number of their source."""
+    num = 0
+    for source, listing in enumerate(listings):
+        for row in listing.rows():
+            num += 1
+            if progress and num % ROWS_PER_GROUP == 0:
+                progress(num)
+            yield source, row
+    if progress:
+        progress(num)
+
+
+def _judged(rows: Iterable[tuple[int, Row]], naming: Naming) -> Iterator[tuple[int, Row]]:
+    for source, row in rows:
+        yield source, {**row, "abnormal": naming.judge(row["label"], row["abnormal"])}

@@ -1,0 +1,123 @@
+"""The Parquet parts of a manifest: written in rows of a fixed number, read a few rows at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ganad.archive import storage
+from ganad.archive.rows import SCHEMA, Row
+from ganad.errors import ManifestError
+
+ROWS_PER_PART = 65_536
+ROWS_PER_GROUP = 4_096
+_DIGESTED = ("image_id", "size", "label", "abnormal", "split")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file."""
+
+    uri: str
+    num_rows: int
+
+
+def read_rows(uri: str, start: int, num: int) -> list[Row]:
+    """Rows start..start+num of a Parquet file, reading only the row groups that hold them.
+    Raises ArchiveError."""
+    return list(_read(uri, (start, num), None).to_pylist())
+
+
+def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """A whole Parquet file, or some of its columns. Raises ArchiveError."""
+    return _read(uri, None, columns)
+
+
+def _read(uri: str, span: tuple[int, int] | None, columns: Sequence[str] | None) -> pa.Table:
+    filesystem, path = storage.arrow_filesystem(uri)
+    columns = None if columns is None else list(columns)
+    try:
+        with storage.in_words(uri), filesystem.open_input_file(path) as file:
+            parquet = pq.ParquetFile(file)
+            if span is None:
+                return parquet.read(columns)
+            start, num = span
+            groups: list[int] = []
+            before = first = 0
+            for group in range(parquet.num_row_groups):
+                after = before + parquet.metadata.row_group(group).num_rows
+                if before < start + num and after > start:
+                    first = before if not groups else first
+                    groups.append(group)
+                before = after
+            return parquet.read_row_groups(groups, columns).slice(start - first, num)
+    except pa.ArrowInvalid as error:
+        raise ManifestError(f"{uri}: is damaged; run ganad index again") from error
+
+
+def batches_of(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
+    """Rows as batches of SCHEMA."""
+    rows = iter(rows)
+    while some := list(islice(rows, ROWS_PER_GROUP)):
+        yield pa.RecordBatch.from_pylist(some, schema=SCHEMA)
+
+
+class PartWriter:
+    """Cuts batches into parts, writes them and counts what is in them."""
+
+    def __init__(self, folder: str, suffix: str) -> None:
+        self.folder, self.suffix = folder, suffix
+        self.parts: list[tuple[str, int]] = []
+        self.num_images = self.num_normal = self.num_abnormal = 0
+        self.labels: Counter[str] = Counter()
+        self.digest = hashlib.blake2b(digest_size=8)
+        self._existed = storage.is_remote(folder) or Path(folder).exists()
+
+    def write(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Write parts of ROWS_PER_PART rows, the last one of the rest."""
+        waiting: list[pa.RecordBatch] = []
+        room = ROWS_PER_PART
+        for batch in batches:
+            while len(batch) >= room:
+                self._write_part([*waiting, batch.slice(0, room)])
+                waiting, batch, room = [], batch.slice(room), ROWS_PER_PART
+            if len(batch):
+                waiting.append(batch)
+                room -= len(batch)
+        if waiting:
+            self._write_part(waiting)
+
+    def _write_part(self, batches: list[pa.RecordBatch]) -> None:
+        table = pa.Table.from_batches(batches, SCHEMA)
+        name = f"part-{len(self.parts):05d}{self.suffix}.parquet"
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, row_group_size=ROWS_PER_GROUP, compression="zstd")
+        storage.write_bytes(storage.join(self.folder, name), buffer.getvalue())
+        self.parts.append((name, len(table)))
+        self.num_images += len(table)
+        self._count(table)
+
+    def _count(self, table: pa.Table) -> None:
+        facts = [table[name].to_pylist() for name in _DIGESTED]
+        self.digest.update("".join(f"{row!r}\n" for row in zip(*facts, strict=True)).encode())
+        self.labels.update(label for label in table["label"].to_pylist() if label is not None)
+        truth = Counter(table["abnormal"].to_pylist())
+        self.num_normal += truth[False]
+        self.num_abnormal += truth[True]
+
+    def undo(self) -> None:
+        """Remove the parts written, and the folder if it was not there before."""
+        for name, _ in self.parts:
+            storage.remove(storage.join(self.folder, name))
+        if not self._existed:
+            with suppress(OSError):
+                Path(self.folder).rmdir()

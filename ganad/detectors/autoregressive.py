@@ -1,0 +1,81 @@
+"""What PixelCNN and PixelRNN share: p(x) = Π p(x_i | x_<i), trained and scored by its logarithm.
+
+L = A(x) = −(1/d) Σ_i log₂ p(x_i | x_<i),  d = channels · height · width
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+import numpy as np
+from pydantic import Field
+from torch import Tensor
+
+from ganad import losses_likelihood as losses
+from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
+from ganad.errors import ConfigError
+
+
+class AutoregressiveConfig(GradientConfig):
+    """Keys of both."""
+
+    image_size: int = Field(default=32, ge=8, le=128)
+    """Side in pixels; time grows with its square."""
+    batch_size: int = Field(default=16, ge=1)
+    """Images per step over all workers together."""
+    levels: int = Field(default=256, ge=2, le=256)
+    """Values that a pixel can take; fewer than 256 round the image and train faster."""
+    score: Literal["likelihood", "complexity"] = "likelihood"
+    """Bits per dimension, or those minus the bits of a PNG file (Serrà et al., ICLR 2020), which
+    takes from the likelihood its liking for plain images."""
+
+    def check_width(self, key: str, features: int) -> None:
+        """Raise ConfigError unless the features of a layer divide evenly among the colours."""
+        if features % self.channels:
+            raise ConfigError(
+                f"{key}={features} does not divide among {self.channels} channels: "
+                f"use a multiple of {self.channels}"
+            )
+
+
+ConfigT = TypeVar("ConfigT", bound=AutoregressiveConfig)
+
+
+class AutoregressiveDetector(GradientDetector[ConfigT]):
+    """Subclasses give the logits of every value from the values before it."""
+
+    scoring_batch = 8  # 256 logits for every value are large
+
+    @abstractmethod
+    def logits(self, x: Tensor) -> Tensor:
+        """Images in [-1, 1], n×c×h×w -> n×c×levels×h×w; at a value, of the values before it."""
+
+    def bits(self, images: Tensor) -> Tensor:
+        """Prepared images -> −log₂ p(x_i | x_<i), float32 n×c×h×w."""
+        q = losses.quantise(images, self.config.levels)
+        return losses.bits(self.logits(losses.dequantise(q, self.config.levels)), q)
+
+    def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
+        loss = self.bits(images).mean()
+        step.update("network", loss)
+        return {"bits_per_dimension": loss.detach()}
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """What the model expects of each pixel, given the true pixels before it."""
+        q = losses.quantise(images, self.config.levels)
+        return losses.expectation(self.logits(losses.dequantise(q, self.config.levels)))
+
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+        x = self.prepare(images)
+        with self.autocast():
+            bits = self.bits(x)
+        per_image = bits.double().flatten(1).mean(1).cpu().numpy()
+        terms = {"bits_per_dimension": per_image}
+        score = per_image
+        if self.config.score == "complexity":
+            q = losses.quantise(x, self.config.levels).cpu().numpy().astype(np.uint8)
+            terms["png_bits_per_dimension"] = losses.compressed_bits(q)
+            score = per_image - terms["png_bits_per_dimension"]
+        return Scores(score, terms, bits.mean(1).cpu().numpy() if maps else None)

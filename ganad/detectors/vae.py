@@ -1,0 +1,163 @@
+"""Variational autoencoder (Kingma & Welling: "Auto-Encoding Variational Bayes", ICLR 2014), with
+GANomaly's encoder and decoder and a Gaussian likelihood of unit variance.
+
+    (μ, log σ²) = E(x),  z = μ + σ⊙ε,  x̂ = Dec(z)
+    L = mean over images of ½ Σ (x − x̂)² + β·KL(N(μ, σ²) ‖ N(0, I))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ganad import losses_reconstruction as losses
+from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
+from ganad.networks.dcgan import check_size, decoder, encoder
+from ganad.networks.initialisation import dcgan_init
+
+COLLAPSED_NATS = 0.1
+"""A code that carries less than this says nothing of the image."""
+
+
+class VaeConfig(GradientConfig):
+    """Defaults: none of the paper's experiments are on images of this kind; see the TOML."""
+
+    epochs: int = Field(default=30, ge=1)
+    """Passes over the training images."""
+    batch_size: int = Field(default=128, ge=1)
+    """Images per step over all workers together."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Of Adam at the start; falls to 0 as a half cosine."""
+    latent: int = Field(default=100, ge=1)
+    """Width of the code z."""
+    width: int = Field(default=64, ge=1)
+    """Channels after the first convolution."""
+    extra_layers: int = Field(default=0, ge=0)
+    """3×3 convolutions after the first block."""
+    beta: float = Field(default=1.0, ge=0)
+    """Weight of KL; both terms are sums, so 1 is the paper's bound."""
+    warm_up: float = Field(default=0.1, ge=0, le=1)
+    """Share of the steps over which the weight of KL rises from 0 to beta."""
+    score: Literal["recon", "elbo", "recon_prob"] = "recon"
+    """½ Σ (x − x̂)² at z = μ; that plus KL; or its mean over draws of z (An & Cho 2015)."""
+    num_draws: int = Field(default=10, ge=1)
+    """Draws of z per image for recon_prob."""
+
+    @model_validator(mode="after")
+    def _check_size(self) -> VaeConfig:
+        check_size(self.image_size)
+        return self
+
+
+class Vae(GradientDetector[VaeConfig]):
+    name = "vae"
+    summary = "variational autoencoder; score = error of the rebuilt image, or the evidence bound"
+    paper = "Kingma & Welling, Auto-Encoding Variational Bayes, ICLR 2014"
+    good_at = "as the autoencoder, with a code that cannot simply copy the image"
+    bad_at = "fine detail: its blur leaves errors at every edge"
+    Config = VaeConfig
+
+    def __init__(self, config: VaeConfig) -> None:
+        super().__init__(config)
+        size, channels, width = config.image_size, config.channels, config.width
+        self.encoder = encoder(size, channels, width, 2 * config.latent, config.extra_layers)
+        self.decoder = decoder(size, channels, width, config.latent, config.extra_layers)
+        dcgan_init(self)
+        self._adam: torch.optim.Adam | None = None
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        self._adam = torch.optim.Adam(self.parameters(), lr=self.config.learning_rate)
+        return {"vae": self._adam}
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepared images -> (μ, log σ²), each float32 n×latent×1×1."""
+        mu, log_variance = self.encoder(images).float().chunk(2, dim=1)
+        return mu, losses.clamp_log_variance(log_variance)
+
+    def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
+        if self._adam is not None:
+            # Set from the step, not from a counter of its own: a resumed run needs no more state.
+            rate = (
+                0.5 * self.config.learning_rate * (1 + math.cos(math.pi * step.number / step.total))
+            )
+            for group in self._adam.param_groups:
+                group["lr"] = rate
+        mu, log_variance = self.encode(images)
+        z = mu + torch.exp(0.5 * log_variance) * torch.randn_like(mu)
+        reconstruction = losses.gaussian_nll(images, self.decoder(z)).mean()
+        kl = losses.kl_to_standard_normal(mu, log_variance).mean()
+        weight = self.config.beta * losses.warm_up(step.number, step.total, self.config.warm_up)
+        loss = reconstruction + weight * kl
+        step.update("vae", loss)
+        if step.number + 1 == step.total:
+            self._check_use(kl, step)
+        return {
+            "elbo": loss.detach(),
+            "reconstruction": reconstruction.detach(),
+            "kl": kl.detach(),
+        }
+
+    def _check_use(self, kl: Tensor, step: Step) -> None:
+        """Report a posterior that has collapsed onto the prior."""
+        nats = step.mean(kl)
+        if nats < COLLAPSED_NATS:
+            step.event(
+                f"the code carries only {nats:.3g} nats per image, so that all images are rebuilt "
+                f"alike: lower beta or train for more epochs"
+            )
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        return self.decoder(self.encode(images)[0])
+
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+        x = self.prepare(images)
+        with self.autocast():
+            mu, log_variance = self.encode(x)
+            x_hat = self.decoder(mu)
+        error = (x - x_hat.float()).square()
+        terms = {
+            "recon": losses.gaussian_nll(x, x_hat),
+            "kl": losses.kl_to_standard_normal(mu, log_variance),
+        }
+        if self.config.score == "recon_prob":
+            terms["recon_prob"], error = self._mean_over_draws(x, mu, log_variance, ids)
+        columns = {name: term.double().cpu().numpy() for name, term in terms.items()}
+        if self.config.score == "elbo":
+            score = columns["recon"] + columns["kl"]
+        else:
+            score = columns[self.config.score]
+        return Scores(score, columns, error.mean(1).cpu().numpy() if maps else None)
+
+    def _mean_over_draws(
+        self, x: Tensor, mu: Tensor, log_variance: Tensor, ids: Sequence[str]
+    ) -> tuple[Tensor, Tensor]:
+        """−mean_l log p(x|z_l) without its constant, (n,), and the mean squared error n×c×h×w."""
+        nll, error = torch.zeros(len(x), device=x.device), torch.zeros_like(x)
+        for epsilon in self._noise(ids):
+            z = mu + torch.exp(0.5 * log_variance) * epsilon.to(x.device)
+            with self.autocast():
+                x_hat = self.decoder(z)
+            nll += losses.gaussian_nll(x, x_hat) / self.config.num_draws
+            error += (x - x_hat.float()).square() / self.config.num_draws
+        return nll, error
+
+    def _noise(self, ids: Sequence[str]) -> Tensor:
+        """Standard normal draws×n×latent×1×1, a function of the seed and each image's id."""
+        shape = (self.config.num_draws, self.config.latent, 1, 1)
+        drawn = [
+            np.random.default_rng(_seed(self.config.seed, name)).standard_normal(shape, np.float32)
+            for name in ids
+        ]
+        return torch.from_numpy(np.stack(drawn, axis=1))
+
+
+def _seed(seed: int, name: str) -> int:
+    words = f"{seed}/{name}".encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.blake2b(words, digest_size=16).digest(), "big")

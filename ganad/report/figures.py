@@ -1,0 +1,152 @@
+"""The numbers behind the report's charts, counted by DuckDB: no list of all scores is needed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ganad.report.charts import Histogram, Uniformity
+from ganad.sql import Session
+
+ALPHAS = (0.05, 0.01, 0.001)
+_BINS, _FEW_BINS, _FEW = 56, 28, 300
+_CURVE_POINTS = 400
+_MANY = 10_000
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one model's scores come from: the view `scores`, or `labelled` where labels exist."""
+
+    session: Session
+    view: str
+    model: str
+
+    @property
+    def labelled(self) -> bool:
+        return self.view == "labelled"
+
+    @property
+    def group(self) -> str:
+        """SQL of the group that a row is drawn in."""
+        return "if(abnormal, 'abnormal', 'normal')" if self.labelled else "'all'"
+
+    def rows(self, select: str, rest: str = "") -> list[dict[str, Any]]:
+        """The result of SELECT over this model's scores; rest goes on after the condition."""
+        sql = f"SELECT {select} FROM {self.view} WHERE model = $1 AND score IS NOT NULL {rest}"
+        return list(self.session.query(sql, self.model).to_pylist())
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What p < alpha flags, by group: (flagged, all)."""
+
+    alpha: float
+    score: float | None
+    """An image of the table is flagged if its score is above; None if none is flagged."""
+    flagged: dict[str, tuple[int, int]]
+
+
+def histogram(source: Source, threshold: Threshold | None) -> Histogram | None:
+    """Scores by group; None without any score."""
+    limits = source.rows(
+        "count(*) AS n, min(score) AS low, max(score) AS high, median(score) AS mid"
+    )
+    num, low, high, mid = limits[0].values()
+    if num == 0:
+        return None
+    log = low > 0 and high > 8 * mid
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    bins = _BINS if num >= _FEW else _FEW_BINS
+    start, end = (math.log(low), math.log(high)) if log else (low, high)
+    place = f"(({'ln(score)' if log else 'score'}) - ({start!r})) / ({end - start!r}) * {bins}"
+    found = source.rows(
+        f"{source.group} AS kind, greatest(0, least({bins - 1}, floor({place})))::INT AS bin, "
+        f"count(*) AS n",
+        "GROUP BY ALL",
+    )
+    counts: dict[str, np.ndarray] = {}
+    for row in sorted(found, key=lambda row: str(row["kind"]), reverse=True):  # abnormal on top
+        counts.setdefault(row["kind"], np.zeros(bins, np.int64))[row["bin"]] += row["n"]
+    edges = np.linspace(start, end, bins + 1)
+    return Histogram(
+        np.exp(edges) if log else edges,
+        counts,
+        log,
+        shares=source.labelled,
+        threshold=None if threshold is None else threshold.score,
+        threshold_name=f"p < {threshold.alpha:g} →" if threshold is not None else "",
+    )
+
+
+def uniformity(source: Source, num_calibration: int | None) -> Uniformity | None:
+    """p-values by group, with the band of chance for the normal ones; None without p-values."""
+    found = source.rows(
+        f"{source.group} AS kind, p_value, count(*) AS n",
+        "AND p_value IS NOT NULL GROUP BY ALL ORDER BY p_value",
+    )
+    if not found:
+        return None
+    groups: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    sizes: dict[str, int] = {}
+    for kind in sorted({row["kind"] for row in found}, reverse=True):
+        p_values = np.array([row["p_value"] for row in found if row["kind"] == kind])
+        counts = np.array([row["n"] for row in found if row["kind"] == kind])
+        sizes[kind] = int(counts.sum())
+        groups[kind] = _thinned(p_values, np.cumsum(counts) / counts.sum())
+    smallest = min(float(p_values[0]) for p_values, _ in groups.values())
+    lowest = min(0.5, smallest if num_calibration is None else 1 / (num_calibration + 1))
+    reference = next((kind for kind in ("normal", "all") if kind in groups), None)
+    band = None
+    if num_calibration is not None and reference is not None:
+        band = chance_band(num_calibration, sizes[reference])
+    return Uniformity(groups, lowest, band)
+
+
+def chance_band(num_calibration: int, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(a, lowest, highest share of num fresh normal images with p <= a, 95 times of 100).
+
+    With n calibration images and a = k / (n + 1), the share that the calibration lets through is
+    Beta(k, n + 1 - k), and the number flagged beta-binomial (Vovk 2012, Conditional validity of
+    inductive conformal predictors).
+    """
+    k = np.unique(np.rint(np.geomspace(1, num_calibration, 60)).astype(int))
+    if num > _MANY:  # the images' own chance no longer matters
+        low, high = (stats.beta.ppf(q, k, num_calibration + 1 - k) for q in (0.025, 0.975))
+    else:
+        low, high = (
+            stats.betabinom.ppf(q, num, k, num_calibration + 1 - k) / num for q in (0.025, 0.975)
+        )
+    return k / (num_calibration + 1), low, high
+
+
+def thresholds(source: Source) -> list[Threshold]:
+    """What p < 0.05, 0.01 and 0.001 flag; no row for what the calibration is too small to show."""
+    found = []
+    for alpha in ALPHAS:
+        rows = source.rows(
+            f"{source.group} AS kind, count(*) AS n, "
+            f"count(*) FILTER (p_value < {alpha}) AS flagged, "
+            f"max(score) FILTER (p_value >= {alpha}) AS score",
+            "AND p_value IS NOT NULL GROUP BY ALL ORDER BY kind DESC",
+        )
+        flagged = {row["kind"]: (row["flagged"], row["n"]) for row in rows}
+        if not any(count for count, _ in flagged.values()):
+            continue
+        scores = [row["score"] for row in rows if row["score"] is not None]
+        found.append(Threshold(alpha, max(scores, default=None), flagged))
+    return found
+
+
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most some hundred points of a curve, evenly along the logarithm of x."""
+    if len(x) <= _CURVE_POINTS:
+        return x, y
+    wanted = np.geomspace(x[0], x[-1], _CURVE_POINTS)
+    chosen = np.unique(np.searchsorted(x, wanted, side="right").clip(1) - 1)
+    return x[chosen], y[chosen]

@@ -1,0 +1,125 @@
+"""The images that a report shows: fetched, shrunk, with their heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ganad.archive.decode import Decoded, Preprocessing
+from ganad.errors import ArchiveError
+from ganad.evaluation import read_mask
+from ganad.report import pictures
+from ganad.rescore import MapImages, fetch
+from ganad.sql import Session
+from ganad.table import ScoreTable
+
+NUM_TYPICAL = 6
+_COLUMNS = (
+    "image_id, uri, member, name, width, height, score, p_value, terms, label, abnormal, mask"
+)
+_SCORED = f"SELECT {_COLUMNS} FROM scores WHERE model = $1 AND score IS NOT NULL"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image on the page. Pictures are data URIs; photo is None where `missing` says why."""
+
+    rank: int | None
+    row: dict[str, Any]
+    photo: str | None
+    missing: str | None
+    heat: str | None
+    outline: str | None
+    pixelated: bool
+    """Smaller than it is shown: draw its pixels, do not blur them."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The highest scores, and some from the middle to compare them with."""
+
+    worst: list[Card]
+    typical: list[Card]
+    has_maps: bool
+    has_outlines: bool
+
+
+def gallery(
+    table: ScoreTable, session: Session, model: str, num_worst: int, map_images: MapImages | None
+) -> Gallery:
+    """Fetch the images to show, and no others."""
+    worst = _rows(session, "ORDER BY score DESC, image_id", model, num_worst)
+    typical = _rows(
+        session,
+        "ORDER BY abs(score - (SELECT median(score) FROM scores WHERE model = $1)), image_id",
+        model,
+        NUM_TYPICAL,
+    )
+    shown = {row["image_id"] for row in worst}
+    typical = [row for row in typical if row["image_id"] not in shown]
+    rows = worst + typical
+    side = pictures.thumbnail_side([(row["width"], row["height"]) for row in rows])
+    images = fetch(table, rows, Preprocessing(image_size=side, channels=3))
+    maps = _maps(rows, images, map_images)
+    scale = pictures.Scale.over(maps)
+    cards = [
+        _card(rank if rank <= len(worst) else None, row, image, one, scale)
+        for rank, (row, image, one) in enumerate(zip(rows, images, maps, strict=True), start=1)
+    ]
+    return Gallery(
+        cards[: len(worst)],
+        cards[len(worst) :],
+        any(card.heat for card in cards),
+        any(card.outline for card in cards),
+    )
+
+
+def _rows(session: Session, order: str, model: str, num: int) -> list[dict[str, Any]]:
+    found = session.query(f"{_SCORED} {order} LIMIT {num}", model)
+    return list(found.to_pylist(maps_as_pydicts="strict"))
+
+
+def _maps(
+    rows: Sequence[dict[str, Any]], images: Sequence[Decoded], map_images: MapImages | None
+) -> list[np.ndarray | None]:
+    maps: list[np.ndarray | None] = [None] * len(rows)
+    there = [i for i, image in enumerate(images) if image.image is not None]
+    if map_images is not None and there:
+        for i, one in zip(there, map_images([rows[i] for i in there]), strict=True):
+            maps[i] = one
+    return maps
+
+
+def _card(
+    rank: int | None,
+    row: dict[str, Any],
+    image: Decoded,
+    anomaly_map: np.ndarray | None,
+    scale: pictures.Scale | None,
+) -> Card:
+    if image.image is None or image.width is None or image.height is None:
+        return Card(rank, row, None, image.error, None, None, False)
+    heat = None
+    if anomaly_map is not None and scale is not None:
+        heat = pictures.heat_map(anomaly_map, scale, image.width, image.height)
+    return Card(
+        rank,
+        row,
+        pictures.thumbnail(image.image, image.width, image.height),
+        None,
+        heat,
+        _outline(row["mask"]),
+        max(image.width, image.height) < 100,
+    )
+
+
+def _outline(mask: str | None) -> str | None:
+    if mask is None:
+        return None
+    try:
+        return pictures.outline(read_mask(mask))
+    except ArchiveError:
+        return None  # a vanished mask takes nothing from the image

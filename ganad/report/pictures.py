@@ -1,0 +1,101 @@
+"""Images and anomaly maps as small data URIs, so that the page needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+LONGEST_SIDE = 256
+"""Of a thumbnail, in pixels."""
+HEAT_SIDE = 128
+"""Of a heat map, in pixels; the browser smooths it."""
+LEVELS = 48
+
+# Dark violet to pale yellow, of even steps in lightness: ranks stay visible without colour.
+_COLOURS = np.array(
+    [[66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]], float
+)
+_OPAQUE_FROM = 0.55
+"""Share of the scale from which a heat map is as opaque as it gets."""
+_OPACITY = 0.82
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Map values that are drawn as nothing and as the brightest; one for all images of a model,
+    so that images can be compared."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def over(cls, maps: Iterable[np.ndarray | None]) -> Scale | None:
+        """From the median to the 99.5th percentile of all pixels; None without maps."""
+        values = [np.asarray(one, float).ravel() for one in maps if one is not None]
+        if not values:
+            return None
+        low, high = np.percentile(np.concatenate(values), [50, 99.5])
+        return cls(float(low), float(high) if high > low else float(low) + 1.0)
+
+
+def thumbnail_side(sizes: Sequence[tuple[int, int]]) -> int:
+    """The side to decode at: that of the largest image, but no more than a thumbnail needs."""
+    return min(LONGEST_SIDE, max((max(size) for size in sizes), default=LONGEST_SIDE))
+
+
+def fitted(width: int, height: int, side: int) -> tuple[int, int]:
+    """Width and height scaled so that the longer one is side."""
+    scale = side / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def thumbnail(pixels: np.ndarray, width: int, height: int) -> str:
+    """uint8 (c, s, s) of an image of width x height -> a data URI of its own proportions."""
+    square = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    image = square.resize(fitted(width, height, pixels.shape[-1]), Image.Resampling.LANCZOS)
+    if len(pixels) == 3 and not (np.ptp(pixels, axis=0)).any():
+        image = image.convert("L")
+    if max(image.size) <= 64:
+        return _data_uri(image, "PNG", optimize=True)
+    return _data_uri(image, "JPEG", quality=82, optimize=True)
+
+
+def heat_map(anomaly_map: np.ndarray, scale: Scale, width: int, height: int) -> str:
+    """A map (h, w) of an image of width x height -> a data URI, clear where nothing is unusual."""
+    level = np.clip((np.asarray(anomaly_map, float) - scale.low) / (scale.high - scale.low), 0, 1)
+    size = fitted(width, height, min(HEAT_SIDE, max(anomaly_map.shape)))
+    smooth = Image.fromarray(level.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    index = np.rint(np.clip(np.asarray(smooth), 0, 1) * (LEVELS - 1)).astype(np.uint8)
+    image = Image.fromarray(index, "P")
+    steps = np.linspace(0, 1, LEVELS)
+    anchors = np.linspace(0, 1, len(_COLOURS))
+    colours = np.stack([np.interp(steps, anchors, channel) for channel in _COLOURS.T], axis=1)
+    image.putpalette(np.rint(colours).astype(np.uint8).tobytes())
+    opacity = np.clip(steps / _OPAQUE_FROM, 0, 1) * _OPACITY * 255
+    transparency = np.rint(opacity).astype(np.uint8).tobytes()
+    return _data_uri(image, "PNG", optimize=True, transparency=transparency)
+
+
+def outline(mask: np.ndarray) -> str:
+    """A mask (h, w) of bool -> a data URI of its contour."""
+    height, width = mask.shape
+    size = fitted(width, height, min(LONGEST_SIDE, max(mask.shape)))
+    small = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX))
+    inside = np.pad(small > 0, 1)
+    core = inside[1:-1, 1:-1].copy()
+    for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
+        core &= np.roll(inside, shift, axis)[1:-1, 1:-1]
+    image = Image.fromarray((inside[1:-1, 1:-1] & ~core).astype(np.uint8), "P")
+    image.putpalette(bytes([0, 0, 0, 64, 255, 208]))
+    return _data_uri(image, "PNG", optimize=True, transparency=bytes([0, 255]))
+
+
+def _data_uri(image: Image.Image, kind: str, **options: object) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

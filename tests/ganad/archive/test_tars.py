@@ -1,0 +1,208 @@
+"""Tar shards: members found without reading them, read alone, and never written anywhere."""
+
+import io
+import tarfile
+
+import pytest
+from PIL import Image
+
+from ganad.archive.decode import Preprocessing
+from ganad.archive.layout import Surroundings
+from ganad.archive.listing import Listing, list_images
+from ganad.archive.load import load_images
+from ganad.archive.manifest import write_manifest
+from ganad.archive.tars import members
+from ganad.errors import ArchiveError
+
+
+def picture(value):
+    buffer = io.BytesIO()
+    Image.new("L", (4, 4), value).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def shard(files, form=tarfile.PAX_FORMAT, mode="w"):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode, format=form) as tar:
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+@pytest.fixture(params=["local", "s3"])
+def put(request, tmp_path):
+    """A function that stores a shard, locally or on S3, and returns its uri."""
+
+    def put(data, name="a.tar"):
+        if request.param == "local":
+            (tmp_path / name).write_bytes(data)
+            return str(tmp_path / name)
+        return request.getfixturevalue("s3").put(f"tars/{tmp_path.name}/{name}", data)
+
+    return put
+
+
+def values(rows):
+    loaded = load_images(rows, [Preprocessing(image_size=4, channels=1)])
+    return [one.image[0, 0, 0] if one.error is None else one.error for (one,) in loaded]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_are_read_where_they_lie(put, form):
+    long = "deep/" * 15 + "x" * 90 + ".png"
+    files = [(name, picture(i)) for i, name in enumerate(["a.png", "b/c.JPG", long], start=1)]
+    uri = put(shard(files, form))
+    rows = list(list_images([uri]))
+    assert [row["member"] for row in rows] == ["a.png", "b/c.JPG", long]
+    assert [row["name"] for row in rows] == [f"a.tar#{name}" for name, _ in files]
+    assert [row["uri"] for row in rows] == [uri] * 3
+    assert [row["size"] for row in rows] == [len(data) for _, data in files]
+    assert len({row["image_id"] for row in rows}) == 3
+    assert values(rows) == [1, 2, 3]
+
+
+def test_folders_and_labels_inside(put):
+    files = [
+        ("./train/good/1.png", b"1"),
+        ("./test/bent/2.png", b"2"),
+        ("./ground_truth/bent/2_mask.png", b"3"),
+        ("./test/bent/._2.png", b"4"),
+        ("./readme.txt", b"5"),
+    ]
+    listing = Listing(put(shard(files)), Surroundings())
+    rows = list(listing.rows())
+    assert [(row["name"], row["label"], row["split"]) for row in rows] == [
+        ("a.tar#train/good/1.png", "good", "train"),
+        ("a.tar#test/bent/2.png", "bent", "test"),
+    ]
+    assert listing.num_skipped == 1
+
+
+def test_a_manifest_knows_what_is_abnormal_in_all_shards_of_a_glob(put, tmp_path):
+    put(shard([("bent/1.png", b"1")]), "0.tar")
+    uri = put(shard([("good/2.png", b"2"), ("ä/3.png", b"3")]), "1.tar")
+    pattern = uri.replace("1.tar", "*.tar")
+    manifest = write_manifest([pattern], str(tmp_path / "manifest"))
+    facts = {row["name"]: (row["label"], row["abnormal"]) for row in manifest.table().to_pylist()}
+    assert facts == {
+        "0.tar#bent/1.png": ("bent", True),
+        "1.tar#good/2.png": ("good", False),
+        "1.tar#ä/3.png": ("ä", True),
+    }
+    assert (manifest.num_normal, manifest.num_abnormal) == (1, 2)
+
+
+def test_of_two_members_with_one_name_the_later_counts(put, tmp_path):
+    files = [("a.png", picture(1)), ("b.png", picture(2)), ("a.png", picture(3))]
+    manifest = write_manifest([put(shard(files))], str(tmp_path / "manifest"))
+    rows = manifest.table().to_pylist()
+    assert [row["member"] for row in rows] == ["a.png", "b.png"]
+    assert values(rows) == [3, 2]
+    assert manifest.merged == 1
+
+
+def test_names_that_lead_outside_are_only_text(tmp_path):
+    files = [("../../up.png", picture(1)), ("/abs.png", picture(2)), ("a/../b.png", picture(3))]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tar").write_bytes(shard(files))
+    rows = list(list_images([str(tmp_path / "in" / "a.tar")]))
+    assert values(rows) == [1, 2, 3]
+    assert [path.name for path in tmp_path.rglob("*")] == ["in", "a.tar"]
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    (tmp_path / "a.tar").write_bytes(
+        shard([("aXb.png", picture(1)), ("aYb.png", picture(2))], tarfile.USTAR_FORMAT)
+        .replace(b"aXb.png", b"a\xffb.png")
+        .replace(b"aYb.png", b"a\xfeb.png")
+    )
+    # The headers' checksums count the bytes: made anew for the changed names.
+    data = bytearray((tmp_path / "a.tar").read_bytes())
+    for start in range(0, len(data), 512):
+        if data[start : start + 1] == b"a":
+            data[start + 148 : start + 156] = b" " * 8
+            total = sum(data[start : start + 512])
+            data[start + 148 : start + 156] = b"%06o\0 " % total
+    (tmp_path / "a.tar").write_bytes(data)
+    rows = list(list_images([str(tmp_path / "a.tar")]))
+    assert [row["member"] for row in rows] == ["a\\xffb.png", "a\\xfeb.png"]
+    assert values(rows) == [1, 2]
+
+
+def test_links_and_sparse_files_are_left_out(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, kind in (("s.png", tarfile.SYMTYPE), ("h.png", tarfile.LNKTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+        member = tarfile.TarInfo("a.png")
+        member.size = 1
+        tar.addfile(member, io.BytesIO(b"x"))
+    listing = Listing(str(tmp_path / "a.tar"), Surroundings())
+    assert [row["member"] for row in listing.rows()] == ["a.png"]
+    assert listing.num_skipped == 2
+
+
+def test_members_come_one_by_one_and_are_not_kept(tmp_path, monkeypatch):
+    path = tmp_path / "a.tar"
+    path.write_bytes(shard([(f"{i}.png", b"x" * 600) for i in range(300)]))
+    kept = []
+    read = tarfile.TarFile.next
+
+    def watch(tar):
+        kept.append(len(tar.members))
+        return read(tar)
+
+    monkeypatch.setattr(tarfile.TarFile, "next", watch)
+    found = members(str(path))
+    assert next(found).name == "0.png"
+    assert len(kept) < 5
+    assert len(list(found)) == 299
+    assert max(kept) <= 1
+
+
+def refused(uri):
+    with pytest.raises(ArchiveError) as caught:
+        list(list_images([uri]))
+    assert str(caught.value).startswith(uri)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_compressed_shards_are_refused_with_a_remedy(put, mode):
+    data = shard([("a.png", picture(1))], mode=mode)
+    for name in ("a.tar", "a.tar." + mode[2:]):
+        assert "is compressed" in refused(put(data, name))
+        assert "decompress it to a plain .tar" in refused(put(data, name))
+
+
+def test_a_shard_that_is_cut_off(put):
+    data = shard([(f"{i}.png", b"x" * 2000) for i in range(5)])
+    for length in (700, 2 * 2560 + 100, 2 * 2560 + 1000):
+        assert "is damaged or no tar file" in refused(put(data[:length]))
+
+
+def test_a_shard_with_a_damaged_header(put):
+    data = bytearray(shard([(f"{i}.png", b"x" * 512) for i in range(5)]))
+    data[2048:2148] = b"\xaa" * 100
+    assert "no header at byte 2048" in refused(put(bytes(data)))
+
+
+def test_what_is_no_tar(put):
+    assert "is damaged or no tar file" in refused(put(b"hello" * 500))
+    assert "is damaged or no tar file" in refused(put(b""))
+
+
+def test_an_empty_shard(put):
+    assert "holds no images" in refused(put(shard([])))
+    assert "none of its 1 files is an image" in refused(put(shard([("a.txt", b"1")])))
+
+
+def test_a_member_that_has_lost_its_bytes_is_an_error_text(tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(shard([("a.png", picture(1))]))
+    rows = list(list_images([str(path)]))
+    path.write_bytes(path.read_bytes()[:550])
+    assert values(rows) == ["truncated: the archive ends before this member does"]
