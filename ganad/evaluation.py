@@ -106,8 +106,8 @@ def _pixels(labelled: Labelled, model: str, map_images: MapImages, notes: list[s
             metrics.add(*at_image_size(one, mask, row))
     if num_unmasked:
         notes.append(
-            f"{model}, not in the pixel figures: {images(num_unmasked)} that show a defect and have no "
-            f"mask"
+            f"{model}, not in the pixel figures: {images(num_unmasked)} of defects that no "
+            f"mask shows"
         )
     if num_unmapped:
         notes.append(

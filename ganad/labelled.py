@@ -175,7 +175,7 @@ class Labelled:
         self.session.connection.unregister("ids")
         if num:
             self.notes.append(
-                f"{model} was calibrated on {images(num)} of these and fitted on others of them, so "
+                f"{model} was calibrated on {images(num)} of these and fitted on others, so its "
                 f"figures are too good: evaluate it on images it has not seen"
             )
 

@@ -76,7 +76,8 @@ def kl_to_standard_normal(mu: Tensor, log_variance: Tensor) -> Tensor:
     Kingma & Welling 2014, app. B.
     """
     mu, log_variance = mu.float(), log_variance.float()
-    return -0.5 * (1 + log_variance - mu.square() - log_variance.exp()).flatten(1).sum(1)
+    # expm1: near the prior, where 1 − σ² would cancel.
+    return 0.5 * (mu.square() + log_variance.expm1() - log_variance).flatten(1).sum(1)
 
 
 def clamp_log_variance(log_variance: Tensor) -> Tensor:

@@ -233,6 +233,42 @@ def report(
     say(f"wrote {out}")
 
 
+benchmarks = typer.Typer(help="Measure ganad itself.", no_args_is_help=True)
+app.add_typer(benchmarks, name="benchmark")
+
+
+@benchmarks.command()
+def accuracy(
+    out: Out,
+    detectors: Annotated[str, typer.Option(help="Comma-separated names.")],
+    data_sets: Annotated[
+        str, typer.Option("--on", help="digits:C, mnist:C, magnetic_tile, folders; commas between.")
+    ],
+    seeds: Annotated[str, typer.Option(help="Comma-separated numbers.")] = "0,1,2",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One config key, such as epochs=30.")
+    ] = None,
+    data: Annotated[str, typer.Option(help="Folder of downloaded image sets.")] = "../shared/data",
+    debug: Debug = False,
+) -> None:
+    """AUROC and AUPR of detectors, mean ± std over seeds, beside trivial ones. Runs resume.
+
+    Example: ganad benchmark accuracy --detectors ganomaly --on digits:0,digits:8 --out bench
+    """
+    from pipelines.benchmark import accuracy as run
+
+    run(
+        out,
+        _words(detectors),
+        _words(data_sets),
+        [int(seed) for seed in _words(seeds)],
+        set_ or [],
+        data,
+        debug=debug,
+    )
+    print((Path(out) / "accuracy.md").read_text())
+
+
 @app.command()
 def detectors() -> None:
     """List what can be trained.

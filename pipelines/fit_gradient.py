@@ -1,4 +1,4 @@
-"""Fit a detector by gradient descent: Ray Data decodes the images once, Ray Train steps over them."""
+"""Fit a detector by gradient descent: Ray Data decodes images once, Ray Train steps over them."""
 
 from __future__ import annotations
 
@@ -150,8 +150,10 @@ def _train(job: TrainingJob, decoded: Decoded, reporter: Any, num_threads: int) 
         if rank == 0:
             ray.get(reporter.report.remote({}, [f"going on from step {trainer.step}"]))
     record = Record(job, images, decoded, detector, trainer.step) if rank == 0 else None
-    begun = trainer.step
+    begun, rate = trainer.step, None
     for progress in trainer.run():
+        if progress.losses:
+            rate = round(progress.images_per_second, 1)
         if progress.epoch_ended:
             entry = {"epoch": progress.epoch, "step": progress.step, **progress.losses}
             if record is not None:
@@ -177,6 +179,7 @@ def _train(job: TrainingJob, decoded: Decoded, reporter: Any, num_threads: int) 
             "num_workers": context.get_world_size(),
             "steps": trainer.total,
             "batch_size": trainer.batch_size,
+            "images_per_second": rate,
             "history": history,
         }
         Model(detector.eval(), calibration, facts).save(job.model)

@@ -1,4 +1,4 @@
-"""Fit a detector by one pass over the archive: a Ray Data map to statistics, merged as they come."""
+"""Fit a detector by one pass over the archive: a Ray Data map to statistics, then a merge."""
 
 from __future__ import annotations
 

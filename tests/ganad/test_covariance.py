@@ -157,7 +157,7 @@ def test_a_first_component_with_all_the_variance_keeps_every_component_in_npca()
 def test_held_out_distances_of_gaussian_data_follow_chi_square():
     p, n = 40, 20_000
     rng = np.random.default_rng(0)
-    mixing = rng.normal(size=(p, p))
+    mixing = np.eye(p) + rng.normal(size=(p, p)) / 20
     fitted = torch.from_numpy(rng.normal(size=(n, p)) @ mixing)
     held_out = torch.from_numpy(rng.normal(size=(n, p)) @ mixing)
     fit = ledoit_wolf(summed(fitted, 1000))

