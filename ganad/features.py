@@ -228,10 +228,10 @@ class FeatureExtractor(nn.Module):
         if describe(self.name).fixed_input_size and image_size != native_size(self.name):
             if not hasattr(self.network, "set_input_size"):
                 raise ValueError("its size is fixed")
+            patch = getattr(getattr(self.network, "patch_embed", None), "patch_size", None)
+            if isinstance(patch, tuple) and image_size % patch[0]:  # the rest would go unseen
+                raise ValueError(f"its patches are {patch[0]} pixels wide")
             self.network.set_input_size((image_size, image_size))
-        patch = getattr(getattr(self.network, "patch_embed", None), "patch_size", None)
-        if isinstance(patch, tuple) and image_size % patch[0]:  # the rest would go unseen
-            raise ValueError(f"its patches are {patch[0]} pixels wide")
         shapes = copy.deepcopy(self.network).to("meta")
         with torch.no_grad():
             images = torch.empty(2, 3, image_size, image_size, device="meta")

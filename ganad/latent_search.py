@@ -14,12 +14,13 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from ganad.losses_adversarial import fm_pair
 
 ROUND = 50
 """Steps between looks at which slots have finished: a look waits for the device."""
@@ -63,9 +64,6 @@ class Found:
     discrimination: Tensor
     loss: Tensor
     steps: Tensor
-
-
-Network = Callable[[Tensor], Tensor]
 
 
 class LatentSearch:
@@ -131,8 +129,8 @@ class LatentSearch:
         with torch.enable_grad():
             z = slots.z.requires_grad_()
             image = self.fast_generator(z.to(options.dtype))
-            residual = self._reduce(x - image.float())
-            discrimination = self._reduce(f_x - self.fast_features(image).float())
+            residual = self._distance(x, image)
+            discrimination = self._distance(f_x, self.fast_features(image))
             loss = self._total(residual, discrimination)
             if options.prior:
                 loss = loss + options.prior * z.square().sum(1)
@@ -143,8 +141,8 @@ class LatentSearch:
         """The terms at each slot's result, by the networks themselves in float32."""
         z = slots.best if self.options.keep == "best" else slots.z.detach()
         image = self.generator(z).float()
-        residual = self._reduce(x - image)
-        discrimination = self._reduce((self.features(x) - self.features(image)).float())
+        residual = self._distance(x, image)
+        discrimination = self._distance(self.features(x), self.features(image))
         total = self._total(residual, discrimination)
         steps = slots.steps.clamp(max=self.options.steps)
         return Found(z, image, residual, discrimination, total, steps)
@@ -153,9 +151,9 @@ class LatentSearch:
         share = self.options.feature_share
         return (1 - share) * residual + share * discrimination
 
-    def _reduce(self, difference: Tensor) -> Tensor:
-        flat = difference.abs().flatten(1)
-        return flat.sum(1) if self.options.reduction == "sum" else flat.mean(1)
+    def _distance(self, one: Tensor, other: Tensor) -> Tensor:
+        summed = fm_pair(one, other)
+        return summed if self.options.reduction == "sum" else summed / one[0].numel()
 
     def _targets(self, images: Tensor) -> Tensor:
         """f(x) of all images, in batches of the one shape."""

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,7 +31,7 @@ class Session:
     time. Errors are TableError, beginning with what the user typed.
     """
 
-    def __init__(self, typed: str, parts: Mapping[str, str], columns: Sequence[str]) -> None:
+    def __init__(self, typed: str, parts: Mapping[str, PartFile], columns: Sequence[str]) -> None:
         self.typed = typed
         self.columns = columns
         self.connection = duckdb.connect(
@@ -46,6 +47,7 @@ class Session:
         self._files = PartFiles(parts)
         self.connection.register_filesystem(self._files)
         self.connection.execute("SET TimeZone = 'UTC'")
+        self.connection.execute("SET parquet_metadata_cache = true")  # or each query reads it anew
         listed = ", ".join(f"'{PartFiles.protocol}://{quoted(part)}'" for part in parts)
         with self._in_words():
             self.connection.execute(
@@ -110,6 +112,15 @@ class Session:
             ) from None
 
 
+@dataclass(frozen=True)
+class PartFile:
+    """Where a part lies, and its bytes, known from the listing: DuckDB asks for the size of every
+    part several times a query."""
+
+    uri: str
+    size: int
+
+
 class PartFiles(AbstractFileSystem):
     """The parts of one table as a filesystem for DuckDB that can read these and do nothing else.
 
@@ -120,24 +131,19 @@ class PartFiles(AbstractFileSystem):
     protocol = "scores"
     cachable = False
 
-    def __init__(self, parts: Mapping[str, str]) -> None:
+    def __init__(self, parts: Mapping[str, PartFile]) -> None:
         super().__init__()
         self.parts = parts
         self.failure: str | None = None
         """What really went wrong; DuckDB passes on a whole traceback as text."""
 
-    def _open(self, path: str, mode: str = "rb", **options: Any) -> _Part:
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> _OpenPart:
         if mode != "rb":
             raise PermissionError("a score table can only be read")
-        return _Part(self, self._uri(path))
+        return _OpenPart(self, self._part(path).uri)
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
-        uri = self._uri(path)
-        with self.noting_failure():
-            size = storage.size_of(uri)
-            if size is None:
-                raise ArchiveError(f"{uri} has vanished; was the table moved or removed meanwhile?")
-        return {"name": self._strip_protocol(path), "size": size, "type": "file"}
+        return {"name": path, "size": self._part(path).size, "type": "file"}
 
     @contextmanager
     def noting_failure(self) -> Iterator[None]:
@@ -148,20 +154,20 @@ class PartFiles(AbstractFileSystem):
             raise
 
     def modified(self, path: str) -> datetime:
-        # DuckDB asks so as to trust what it has cached; a session does not outlive a run.
+        # DuckDB asks so as to trust what it has cached, and a finished part does not change.
         return datetime.fromtimestamp(0, UTC)
 
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
         raise PermissionError("a score table cannot be listed")
 
-    def _uri(self, path: str) -> str:
+    def _part(self, path: str) -> PartFile:
         try:
             return self.parts[self._strip_protocol(path)]
         except KeyError:
             raise FileNotFoundError(f"{path} is no part of this score table") from None
 
 
-class _Part:
+class _OpenPart:
     """One part, opened. DuckDB shares the handle among its threads, each of which seeks and then
     reads; so every thread has a position of its own."""
 

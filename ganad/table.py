@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ganad.archive import storage
 from ganad.errors import TableError
-from ganad.sql import PartFiles, Session, shortened
+from ganad.sql import PartFile, PartFiles, Session, shortened
 
 SCHEMA = pa.schema(
     [
@@ -53,22 +53,17 @@ class ScoreTable:
     def __init__(self, uri: str) -> None:
         self.typed = uri
         self.uri = storage.absolute(uri)
-        folders = [name for name in storage.list_folders(self.uri) if name.startswith(_MODEL)]
-        self.parts = {
-            f"{folder}/{name}": storage.join(self.uri, folder, name)
-            for folder in folders
-            for name in storage.list_names(storage.join(self.uri, folder))
-            if _PART.fullmatch(name)
-        }
-        """Path inside the table -> URI. Writers rename a part into place when it is whole."""
+        self.parts = dict(sorted(_list_parts(self.uri)))
+        """Path inside the table -> file. Writers rename a part into place when it is whole."""
         self.models = sorted({part.split("/")[0].removeprefix(_MODEL) for part in self.parts})
         if not self.parts:
-            raise TableError(self._why_empty(bool(folders)))
+            raise TableError(self._why_empty())
 
-    def _why_empty(self, has_folders: bool) -> str:
+    def _why_empty(self) -> str:
         if not storage.exists(self.uri):
             return f"{self.typed} does not exist: give a folder that ganad score wrote"
-        if has_folders or storage.exists(storage.join(self.uri, "job.json")):
+        has_folder = any(name.startswith(_MODEL) for name in storage.list_folders(self.uri))
+        if has_folder or storage.exists(storage.join(self.uri, "job.json")):
             return (
                 f"{self.typed} has no finished parts yet: wait for ganad score, "
                 f"or run the same command again to go on"
@@ -150,7 +145,7 @@ class ScoreTable:
         names = (
             name.removeprefix(f"{PartFiles.protocol}://") for name in rows["filename"].to_pylist()
         )
-        return sorted(self.parts[name] for name in names)
+        return sorted(self.parts[name].uri for name in names)
 
     def check_counts(self, counts: dict[str, dict[str, int]] | None = None) -> list[str]:
         """What is wrong with the table, in sentences; empty when every image is there once and
@@ -182,3 +177,22 @@ class ScoreTable:
                     f"run.json says {said[0]:,} ({said[1]:,} scored, {said[2]:,} failed)"
                 )
         return problems
+
+
+def _list_parts(table: str) -> Iterator[tuple[str, PartFile]]:
+    """On S3 by the listing's pages of a thousand keys, which hold the sizes too."""
+    if storage.is_remote(table):
+        _, prefix = storage.split_key(table)
+        for files, _ in storage.pages(table, start=_MODEL):
+            for key, size in files:
+                part = key.removeprefix(prefix).lstrip("/")
+                folder, _, name = part.rpartition("/")
+                if "/" not in folder and _PART.fullmatch(name):
+                    yield part, PartFile(storage.join(table, part), size)
+        return
+    for folder in storage.list_folders(table):
+        if folder.startswith(_MODEL):
+            for name in storage.list_names(storage.join(table, folder)):
+                uri = storage.join(table, folder, name)
+                if _PART.fullmatch(name):
+                    yield f"{folder}/{name}", PartFile(uri, storage.size_of(uri) or 0)

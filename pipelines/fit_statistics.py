@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,8 @@ class Observer:
         if images:
             statistics = detector.observe(self.start, torch.from_numpy(np.stack(images)))
         return {
-            "num": [len(images)],
+            "number": [unit.number],
+            "num": [unit.num],
             "errors": [pickle.dumps(errors)],
             "statistics": [pickle.dumps(statistics, protocol=5)],
         }
@@ -67,14 +69,15 @@ def fit_statistics(job: TrainingJob, resources: Resources) -> None:
     unfitted = Model(detector, None).save(job.place("uncalibrated", "unfitted"))
     arguments = {"model": unfitted, "start": start, "num_threads": max(1, int(resources.cpus))}
     train = _units(job, rows, "train", resources)
-    merged, errors, num_seen = None, [], 0
+    errors: list[str] = []
+    merged = None
     with Meter("fitting", sum(unit.num for unit in train), "images") as meter:
-        for row in stream(train, Observer, arguments, [job.preprocessing], resources):
+        rows_of_units = stream(train, Observer, arguments, [job.preprocessing], resources)
+        for row in in_order(rows_of_units):
             part = pickle.loads(row["statistics"])
             merged = part if merged is None else detector.merge([merged, part])
             errors += pickle.loads(row["errors"])
-            num_seen += int(row["num"])
-            meter.update(num_seen + len(errors))
+            meter.update(meter.done + int(row["num"]))
     if errors:
         say(f"{len(errors)} training images cannot be read and are left out; first: {errors[0]}")
     history = [detector.finish(merged)]
@@ -82,6 +85,18 @@ def fit_statistics(job: TrainingJob, resources: Resources) -> None:
     fitted = Model(detector.eval(), None).save(job.place("uncalibrated", "fitted"))
     calibration = _calibrate(job, rows, fitted, resources)
     Model(detector, calibration, facts).save(job.model)
+
+
+def in_order(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows by their number from 0, whatever order they come in: sums of floats depend on it in
+    the last bits, and with them a model's digest."""
+    waiting: dict[int, dict[str, Any]] = {}
+    following = 0
+    for row in rows:
+        waiting[int(row["number"])] = row
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
 
 
 def _begin(detector: StatisticsDetector[Any, Any], rows: pa.Table, job: TrainingJob) -> Any:

@@ -53,7 +53,7 @@ def score(
         plan = {"models": ids, "source": list(source), "out": table, "workers": workers}
         print(json.dumps(plan, indent=2))
         return plan
-    manifest = resolve(source, storage.join(table, "_manifest"))
+    manifest = resolve(source, storage.join(table, "_manifest"), out)
     with connected(debug):
         resources = share(workers, gpu)
         rows = rows_per_unit(preprocessings, manifest.num_images, resources.num_workers)

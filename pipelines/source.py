@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from ganad.archive import storage
 from ganad.archive.manifest import Manifest, is_manifest, open_manifest, write_manifest
+from ganad.errors import Mismatch
 from pipelines.progress import counted, say
 
 
-def resolve(sources: Sequence[str], keep_at: str) -> Manifest:
+def resolve(sources: Sequence[str], keep_at: str, out: str) -> Manifest:
     """The manifest that sources name, or a new one of these sources written to keep_at.
 
     A manifest at keep_at that was made from the same sources is taken as it is: the second run of
-    a command continues the first, even if the archive has grown meanwhile.
+    a command continues the first, even if the archive has grown meanwhile. One of other sources
+    raises Mismatch; out is what the user calls the folder that holds it.
     """
     if len(sources) == 1 and is_manifest(sources[0]):
         return open_manifest(sources[0])
@@ -21,6 +23,10 @@ def resolve(sources: Sequence[str], keep_at: str) -> Manifest:
         manifest = open_manifest(keep_at)
         if list(manifest.sources) == [storage.absolute(source) for source in sources]:
             return manifest
+        raise Mismatch(
+            f"{out} holds other work (its source was {' '.join(manifest.sources)}): give a fresh "
+            f"--out, or the source that it was begun with"
+        )
     with counted("listing", "images") as found:
         manifest = write_manifest(sources, keep_at, progress=found)
     say(f"indexed {manifest.num_images:,} images")

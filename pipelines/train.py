@@ -66,7 +66,7 @@ def train(
         print(json.dumps(plan, indent=2))
         return plan
     folder = storage.join(model, "training")
-    manifest = resolve(source, storage.join(folder, "manifest"))
+    manifest = resolve(source, storage.join(folder, "manifest"), out)
     typed = " ".join(source)
     rows = with_parts(normal_rows(manifest.table(), typed, drop_abnormal), config.seed)
     identity = {

@@ -50,8 +50,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     log = root.with_name("s3.log")
     for _ in range(3):
         port = _free_port()
-        # The cache of folders is off, as tests put files there behind the server's back.
-        options = ["--dir-cache-time", "0s", "--config", os.devnull, "--log-file", str(log)]
+        # Folders are not cached, as tests put files there behind the back of the server. No time
+        # at all would keep it busy with forgetting.
+        options = ["--dir-cache-time", "1ms", "--config", os.devnull, "--log-file", str(log)]
         command = [rclone, "serve", "s3", "--auth-key", f"{KEY},{SECRET}"]
         server = subprocess.Popen([*command, "--addr", f"127.0.0.1:{port}", *options, str(root)])
         if _answers(server, port):

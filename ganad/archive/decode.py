@@ -15,7 +15,7 @@ What is done to every kind of image:
   least four times too large is first shrunk while its DCT is decoded, to no less than twice the
   target.
 * More than max_pixels, told by the header before a pixel is decoded: refused.
-* Truncated or empty files: refused, whatever part of them would still decode.
+* Files that are empty or end before their last pixel: refused, though a part would decode.
 """
 
 from __future__ import annotations

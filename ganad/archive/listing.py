@@ -169,7 +169,10 @@ class Listing:
         if self.num_skipped and storage.exists(storage.join(self._uri, "manifest.json")):
             return "is a manifest, not images; give it alone, as the source of train or score"
         if self.num_skipped:
-            return f"none of its {self.num_skipped} files is an image ({_SUFFIXES_SHOWN})"
+            num = self.num_skipped
+            return f"none of its {num} files is an image; give some that end in {_SUFFIXES_SHOWN}"
+        if is_tar(self._uri) and self._is_file():
+            return "the shard holds no images; give one that does"
         if is_glob(self._uri):
             return "matches no images; check the pattern"
         if storage.is_remote(self._uri):

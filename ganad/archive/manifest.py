@@ -45,8 +45,9 @@ __all__ = [
 ]
 
 FORMAT = "ganad manifest 1"
-_WORKPLACE = ".merge-"
-_OURS = re.compile(r"^(part-\d{5}(-[0-9a-f]{8})?\.parquet|\.merge-.*|\..+\.[0-9a-f]{8})$")
+_WORKPLACE = ".ganad-merge-"
+_PART = re.compile(r"part-\d{5}(-[0-9a-f]{8})?\.parquet")
+_UNFINISHED = re.compile(r"\.ganad-merge-.+|\.(part-.+\.parquet|manifest\.json)\.[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def open_manifest(uri: str) -> Manifest:
     folder = storage.absolute(uri)
     place = storage.join(folder, "manifest.json")
     if storage.size_of(place) is None:
-        if any(_OURS.match(name) for name in storage.list_names(folder)):
+        if any(_is_left_over(name) for name in storage.list_names(folder)):
             raise ManifestError(f"{uri}: indexing did not finish; run the same ganad index again")
         raise ManifestError(f"{uri}: is no manifest; make one with ganad index")
     info = storage.read_json(place)
@@ -194,14 +195,22 @@ def _claim(out: str, folder: str, sources: list[str]) -> list[str]:
             raise Mismatch(
                 f"{out}: holds a manifest of {', '.join(theirs)}; name another folder, or remove it"
             )
-    elif foreign := [name for name in names if not _OURS.match(name)]:
+    elif foreign := [name for name in names if not _is_left_over(name)]:
         raise ManifestError(
             f"{out}: holds other files ({foreign[0]}) and no manifest; name a new folder"
         )
-    for name in names:  # of a run that was killed
-        if name.startswith(_WORKPLACE) and not storage.is_remote(folder):
-            shutil.rmtree(storage.join(folder, name))
-    return [name for name in names if name.endswith(".parquet") and _OURS.match(name)]
+    for name in filter(_UNFINISHED.fullmatch, names):  # of a run that was killed
+        place = storage.join(folder, name)
+        if name.startswith(_WORKPLACE):
+            shutil.rmtree(place)
+        else:
+            storage.remove(place)
+    return [name for name in names if _PART.fullmatch(name)]
+
+
+def _is_left_over(name: str) -> bool:
+    """Whether a file is of ours, in a folder that has no manifest.json."""
+    return bool(_PART.fullmatch(name) or _UNFINISHED.fullmatch(name))
 
 
 @contextmanager

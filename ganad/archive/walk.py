@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,8 +15,8 @@ GROUND_TRUTH = "ground_truth"
 
 
 class File(NamedTuple):
-    """path: below the folder, "/" between names. size: bytes; None for a link to nothing, and
-    for what is no regular file, whose is_regular is False."""
+    """path: below the folder, "/" between names. size: bytes; None for a link to nothing.
+    is_regular: False for pipes, sockets and devices."""
 
     path: str
     size: int | None
@@ -44,30 +45,26 @@ def _walk_local(folder: str, pattern: Pattern) -> Iterator[File]:
     stack = [(iter(_entries(folder)), "", pattern.begin(), frozenset([_identity(folder)]))]
     while stack:
         entries, below, states, above = stack[-1]
-        entry = next(entries, None)
-        if entry is None:
+        name, is_folder = next(entries, ("", False))
+        if not name:
             stack.pop()
             continue
-        reached = pattern.step(states, entry.name)
-        if not reached or is_hidden(entry.name):
+        reached = pattern.step(states, name)
+        if not reached or is_hidden(name):
             continue
-        if not _is_folder(entry):
+        path = below + name
+        place = os.path.join(folder, path)
+        if not is_folder:
             if pattern.accepts(reached):
-                yield _file(below + entry.name, entry)
-        elif entry.name != GROUND_TRUTH and (its := _identity(entry.path)) not in above:
-            inside = iter(_entries(entry.path))
-            stack.append((inside, f"{below}{entry.name}/", reached, above | {its}))
+                yield _file(path, place)
+        elif name != GROUND_TRUTH and (its := _identity(place)) not in above:
+            stack.append((iter(_entries(place)), f"{path}/", reached, above | {its}))
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
+def _entries(folder: str) -> list[tuple[str, bool]]:
+    """(name, is a folder), sorted. Of a folder only this is held in memory."""
     with storage.in_words(folder), os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
-
-
-def _identity(folder: str) -> tuple[int, int]:
-    with storage.in_words(folder):
-        status = os.stat(folder)
-        return status.st_dev, status.st_ino
+        return sorted((entry.name, _is_folder(entry)) for entry in entries)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -77,13 +74,19 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _file(path: str, entry: os.DirEntry[str]) -> File:
+def _identity(folder: str) -> tuple[int, int]:
+    with storage.in_words(folder):
+        status = os.stat(folder)
+        return status.st_dev, status.st_ino
+
+
+def _file(path: str, place: str) -> File:
     try:
-        if not entry.is_file() and os.path.exists(entry.path):
-            return File(path, None, is_regular=False)  # a pipe or a socket: reading it would hang
-        return File(path, entry.stat().st_size)
-    except OSError:
+        status = os.stat(place)
+    except OSError:  # a link to nothing, or a file that went away
         return File(path, None)
+    # Of a pipe or a socket no end would come.
+    return File(path, status.st_size, is_regular=stat.S_ISREG(status.st_mode))
 
 
 def _walk_remote(folder: str, pattern: Pattern) -> Iterator[File]:

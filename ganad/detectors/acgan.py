@@ -135,9 +135,12 @@ class Acgan(GradientDetector[AcganConfig]):
         noise = torch.randn(len(images), self.config.latent, 1, 1, device=images.device)
         # The fakes take the batch's own labels: as frequent as the real ones, whatever those are.
         fakes = self.generator(noise, labels)
-        real, real_classes = self.discriminator(images)
-        fake, fake_classes = self.discriminator(fakes)
-        real, fake = (losses_conditional.of_class(logits, labels) for logits in (real, fake))
+        # One batch of both: apart, D's batch-norm would tell them by the statistics of each batch,
+        # which a score must not know, and D in eval mode would rate fakes above real images.
+        source_logits, class_logits = self.discriminator(torch.cat([images, fakes]))
+        twice = torch.cat([labels, labels])
+        real, fake = losses_conditional.of_class(source_logits, twice).chunk(2)
+        real_classes, fake_classes = class_logits.chunk(2)
 
         adversarial = losses.generator_bce(fake)
         source = losses.discriminator_bce(real, fake)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ganad import losses, losses_bigan
 from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
-from ganad.detectors.collapse import redraw_if_collapsed
+from ganad.detectors.guards import redraw_if_collapsed, report_if_useless
 from ganad.networks import alad
 from ganad.networks.average import Average
 from ganad.networks.dcgan import check_size
@@ -125,6 +125,9 @@ class Alad(GradientDetector[AladConfig]):
         self.average_encoder.update(self.encoder, step.number)
         self.average_generator.update(self.generator, step.number)
         self.average_xx.update(self.discriminator_xx, step.number)
+        if step.number + 1 == step.total:
+            with torch.no_grad():
+                report_if_useless(images, self.reconstruct(images), step)
         reported = {
             **losses_of_d,
             "generator": generator_loss,

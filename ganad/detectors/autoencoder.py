@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ganad import losses, losses_reconstruction
 from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
+from ganad.detectors.guards import report_if_useless
 from ganad.networks.dcgan import check_size, decoder, encoder
 from ganad.networks.initialisation import dcgan_init
 
@@ -89,21 +90,11 @@ class Autoencoder(GradientDetector[AutoencoderConfig]):
         return {"autoencoder": torch.optim.Adam(self.parameters(), lr=rate, betas=betas)}
 
     def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
-        loss = training_loss(images, self.reconstruct(images), self.config.loss)
+        x_hat = self.reconstruct(images)
+        loss = training_loss(images, x_hat, self.config.loss)
         step.update("autoencoder", loss)
-        if step.number + 1 == step.total:
-            self._check_use(images, loss, step)
+        report_if_useless(images, x_hat, step)
         return {"reconstruction": loss.detach()}
-
-    def _check_use(self, images: Tensor, loss: Tensor, step: Step) -> None:
-        """Report an autoencoder whose images are no better than one image for all."""
-        mean = images.mean(0, keepdim=True).expand_as(images)
-        of_mean = step.mean(training_loss(images, mean, self.config.loss))
-        if step.mean(loss) > of_mean:
-            step.event(
-                f"the autoencoder rebuilds images worse than their mean image does "
-                f"({of_mean:.4g}): train for more epochs or change learning_rate"
-            )
 
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.decoder(self.encoder(images))

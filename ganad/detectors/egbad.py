@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ganad import losses, losses_bigan
 from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
-from ganad.detectors.collapse import redraw_if_collapsed
+from ganad.detectors.guards import redraw_if_collapsed, report_if_useless
 from ganad.networks import bigan
 from ganad.networks.average import Average
 
@@ -118,6 +118,9 @@ class Egbad(GradientDetector[EgbadConfig]):
         self.average_encoder.update(self.encoder, step.number)
         self.average_generator.update(self.generator, step.number)
         self.average_discriminator.update(self.discriminator, step.number)
+        if step.number + 1 == step.total:
+            with torch.no_grad():
+                report_if_useless(images, self.reconstruct(images), step)
         return {
             "discriminator": discriminator_loss.detach(),
             "generator": generator_loss.detach(),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 560, 270
 LEFT, RIGHT, TOP, BOTTOM = 46, 20, 26, 40
@@ -90,7 +90,7 @@ class Histogram:
                 f'<line class="threshold" x1="{place:.1f}" x2="{place:.1f}" '
                 f'y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
                 f'<text class="threshold-name" x="{place + shift:.1f}" y="{TOP + 11}" '
-                f'text-anchor="{anchor}">{self.threshold_name}</text>'
+                f'text-anchor="{anchor}">{escape(self.threshold_name)}</text>'
             )
         return _svg(parts, "Histogram of scores")
 
@@ -198,6 +198,6 @@ def _path(points: str, style: str) -> str:
 
 
 def _svg(parts: Sequence[str], title: str) -> Markup:
-    # All text in it is of this module or a number.
+    # All text in it is of this module, a number, or escaped.
     opening = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">'
     return Markup(f"{opening}{''.join(parts)}</svg>")

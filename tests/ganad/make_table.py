@@ -44,6 +44,17 @@ def make_rows(num=60, seed=0, folder="/images", labelled=True, num_failed=2):
     return rows
 
 
+def rows_of(manifest):
+    """A score for every image of a manifest."""
+    columns = ("image_id", "uri", "member", "name", "label", "abnormal", "mask")
+    rows = manifest.table().to_pylist()
+    return [
+        {key: row[key] for key in columns}
+        | {"score": float(i), "p_value": 0.5, "width": 32, "height": 32}
+        for i, row in enumerate(rows)
+    ]
+
+
 def write_table(folder, rows_by_model, *, part_rows=25, run=True, models=(), manifest=None):
     """Write parts, then run.json; returns the folder as given."""
     counts = {}

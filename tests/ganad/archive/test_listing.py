@@ -191,7 +191,9 @@ def test_an_empty_folder(tmp_path):
 
 def test_a_folder_without_images(tree):
     root = tree("a.txt", "b.csv")
-    assert "none of its 2 files is an image (.jpg, .jpeg, .png" in refused(root)
+    assert "none of its 2 files is an image; give some that end in .jpg, .jpeg, .png" in refused(
+        root
+    )
 
 
 def test_a_folder_of_shards(tree):

@@ -196,7 +196,7 @@ def test_what_is_no_tar(put):
 
 
 def test_an_empty_shard(put):
-    assert "holds no images" in refused(put(shard([])))
+    assert "the shard holds no images" in refused(put(shard([])))
     assert "none of its 1 files is an image" in refused(put(shard([("a.txt", b"1")])))
 
 

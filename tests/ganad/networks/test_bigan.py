@@ -1,5 +1,7 @@
 """The networks of EGBAD and ALAD against the authors' layer lists."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,8 +34,9 @@ def test_alad_parameter_counts_for_cifar() -> None:
 
 def test_stacked_one_below_the_other_the_pair_has_the_authors_features() -> None:
     pair = torch.zeros(2, 3, 32, 32)
-    for axis, features in (("channels", 8_192), ("height", 16_384)):
-        discriminator = alad.ImagePairDiscriminator(32, 3, 128, axis)  # type: ignore[arg-type]
+    cases: list[tuple[alad.PairAxis, int]] = [("channels", 8_192), ("height", 16_384)]
+    for axis, features in cases:
+        discriminator = alad.ImagePairDiscriminator(32, 3, 128, axis)
         logit, found = discriminator(pair, pair)
         assert logit.shape == (2,)
         assert found.shape == (2, features)
@@ -101,12 +104,13 @@ def test_spectral_norm_is_on_all_but_the_last_layers_and_the_generator() -> None
 
 def test_weights_drawn_anew_are_normal_and_normed_at_once() -> None:
     discriminator = alad.JointDiscriminator(32, 3, 32, 20)
+    layer: Any = discriminator.joint[0]
     for parameter in discriminator.parameters():
         nn.init.constant_(parameter, 7.0)
     bigan.normal_init(discriminator, 0.01)
-    original = discriminator.joint[0].parametrizations.weight.original  # type: ignore[union-attr]
+    original = layer.parametrizations.weight.original
     assert original.std().item() == pytest.approx(0.01, rel=0.05)
     assert original.mean().item() == pytest.approx(0, abs=1e-3)
-    largest = torch.linalg.svdvals(discriminator.joint[0].weight)[0]  # type: ignore[arg-type]
+    largest = torch.linalg.svdvals(layer.weight)[0]
     assert largest.item() == pytest.approx(1, abs=0.1)
-    assert torch.all(discriminator.joint[0].bias == 0)  # type: ignore[arg-type]
+    assert torch.all(layer.bias == 0)

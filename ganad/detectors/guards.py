@@ -1,4 +1,4 @@
-"""What to do when a discriminator has won for good: draw it anew, and give up after too often."""
+"""Ways in which training goes wrong without an error, and what is done about them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ganad import losses
 from ganad.detectors.base import GradientDetector, Step
 from ganad.errors import TrainingError
 from ganad.networks.bigan import normal_init
@@ -43,3 +44,17 @@ def redraw_if_collapsed(
         normal_init(discriminator, std)
     step.reset_optimizer(optimizer)
     step.event(f"{optimizer} collapsed (loss < {COLLAPSED}) and was drawn anew")
+
+
+def report_if_useless(images: Tensor, x_hat: Tensor, step: Step) -> None:
+    """At the last step, report reconstructions that are worse than one image for all would be."""
+    if step.number + 1 < step.total:
+        return
+    mean = images.mean(0, keepdim=True).expand_as(images)
+    ours, theirs = (step.mean(losses.contextual(images, other)) for other in (x_hat, mean))
+    if ours > theirs:
+        step.event(
+            f"reconstructions are further from the images than their mean image is "
+            f"(mean |x - x̂| {ours:.3g} against {theirs:.3g}): train for more epochs or change "
+            f"learning_rate"
+        )

@@ -1,0 +1,141 @@
+"""SIGKILL in the middle of the jobs, on real processes; the same command again must finish them."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+TRAIN = ["--set", "image_size=16", "--set", "channels=1", "--set", "width=8", "--no-gpu"]
+PATIENCE_S = 240
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pipelines", *arguments]
+
+
+def run(*arguments: str) -> str:
+    """Run a command to its end; returns what it said."""
+    result = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    return result.stderr
+
+
+def kill_when(condition: Callable[[], bool], *arguments: str, after_s: float = 0.0) -> None:
+    """Start a command, wait for the condition, and kill the driver with no chance to tidy up."""
+    driver = subprocess.Popen(
+        command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert driver.poll() is None, "the job ended before it could be killed"
+        assert time.monotonic() < deadline, "the job did not get as far as to be killed"
+        time.sleep(0.02)
+    time.sleep(after_s)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small grey images, enough of them that a job can be caught at work."""
+    folder = tmp_path_factory.mktemp("archive")
+    rng = np.random.default_rng(0)
+    for number in range(1500):
+        pixels = rng.integers(0, 256, (24, 24)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:05d}.png")
+    return folder
+
+
+def scores(table: Path) -> dict[str, float]:
+    """image_id -> score; fails on an image that is there twice."""
+    rows = pa.concat_tables(
+        pq.read_table(path, columns=["image_id", "score"], partitioning=None)
+        for path in table.glob("model=*/*.parquet")
+    )
+    ids = rows["image_id"].to_pylist()
+    assert len(ids) == len(set(ids))
+    return dict(zip(ids, rows["score"].to_pylist(), strict=True))
+
+
+def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
+    archive: Path, tmp_path: Path
+) -> None:
+    def arguments(out: str) -> list[str]:
+        epochs = ["--set", "epochs=40", "--set", "precision=float32"]
+        return ["train", "ganomaly", str(archive), "--out", str(tmp_path / out), *TRAIN, *epochs]
+
+    checkpoints = tmp_path / "killed" / "training" / "checkpoints" / "run"
+    kill_when(lambda: bool(list(checkpoints.glob("step_*"))), *arguments("killed"))
+    assert not (tmp_path / "killed" / "model.json").exists()
+    said = run(*arguments("killed"))
+    assert "going on from step" in said
+    run(*arguments("whole"))
+    killed, whole = (
+        json.loads((tmp_path / name / "model.json").read_text()) for name in ("killed", "whole")
+    )
+    assert killed["id"] == whole["id"]
+
+
+def test_a_scoring_job_killed_again_and_again_gives_the_undisturbed_table(
+    archive: Path, tmp_path: Path
+) -> None:
+    model = str(tmp_path / "model")
+    run("train", "ganomaly", str(archive), "--out", model, *TRAIN, "--set", "epochs=1")
+    whole, table = tmp_path / "whole", tmp_path / "table"
+
+    def arguments(out: Path) -> list[str]:
+        return ["score", model, str(archive), "--out", str(out), "--no-gpu"]
+
+    run(*arguments(whole))
+    moments = random.Random(0)
+    for _ in range(3):
+        there = len(list(table.glob("model=*/*.parquet")))
+        kill_when(
+            lambda there=there: len(list(table.glob("model=*/*.parquet"))) > there,  # type: ignore[misc]
+            *arguments(table),
+            after_s=moments.uniform(0, 0.2),
+        )
+        assert not (table / "run.json").exists()
+        scores(table)  # what a reader sees meanwhile are whole parts
+    run(*arguments(table))
+    assert scores(table) == scores(whole)
+    assert len(scores(table)) == 1500
+    assert not [path for path in table.rglob(".*") if path.is_file()]
+
+
+def test_a_killed_driver_leaves_no_ray_behind(archive: Path, tmp_path: Path) -> None:
+    table = tmp_path / "model"
+    arguments = ["train", "ganomaly", str(archive), "--out", str(table), *TRAIN]
+    before = ray_processes()
+    kill_when(lambda: len(ray_processes() - before) > 3, *arguments)
+    deadline = time.monotonic() + 60
+    while ray_processes() - before and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not ray_processes() - before
+
+
+def ray_processes() -> set[int]:
+    """Process ids of raylets and their workers on this machine."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            try:
+                line = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"raylet" in line or b"gcs_server" in line or line.startswith(b"ray::"):
+                found.add(int(folder.name))
+    return found
