@@ -98,6 +98,8 @@ def _pixels(labelled: Labelled, model: str, map_images: MapImages, notes: list[s
             try:
                 mask = read_mask(row["mask"]) if row["abnormal"] else None
             except ArchiveError:
+                mask = np.zeros((1, 1), bool)
+            if mask is not None and not mask.any():
                 num_unmasked += 1
                 continue
             if one is None:

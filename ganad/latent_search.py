@@ -106,7 +106,8 @@ class LatentSearch:
                 return results
             # An idle slot goes on with any image: the shape is what matters.
             index = torch.tensor(job, device=images.device).clamp(min=0) // num_restarts
-            x, f_x = images[index], targets[index]
+            x = images[index].contiguous(memory_format=torch.channels_last)
+            f_x = targets[index]
             lowest = slots.lowest.clone()
             for _ in range(self.round_steps):
                 self._step(slots, x, f_x)
@@ -197,11 +198,10 @@ class _Slots:
         self.lowest = torch.where(lower, loss, self.lowest)
         self.best = torch.where(lower[:, None], self.z.detach(), self.best)
         done = self.steps[:, None].float()
-        rate = torch.where(done < options.steps, options.rate, 0.0)
+        rate = torch.full_like(done, options.rate)
         for share, factor in SCHEDULE:
-            rate = torch.where(
-                done >= share * options.steps, rate.clamp(max=factor * options.rate), rate
-            )
+            rate = torch.where(done >= share * options.steps, factor * options.rate, rate)
+        rate = torch.where(done < options.steps, rate, 0.0)
         self.steps += 1
         count = done + 1
         self.mean = BETA1 * self.mean + (1 - BETA1) * gradient

@@ -31,6 +31,8 @@ from pipelines.units import Unit, cut, rows_per_unit
 
 FIRST = 32
 """Images that the statistics' shift is taken from."""
+CUT_FOR = 16
+"""Workers that units are cut for, however many there are."""
 
 
 class Observer:
@@ -68,7 +70,7 @@ def fit_statistics(job: TrainingJob, resources: Resources) -> None:
     start = _begin(detector, rows, job)
     unfitted = Model(detector, None).save(job.place("uncalibrated", "unfitted"))
     arguments = {"model": unfitted, "start": start, "num_threads": max(1, int(resources.cpus))}
-    train = _units(job, rows, "train", resources)
+    train = _units(job, rows, "train")
     errors: list[str] = []
     merged = None
     with Meter("fitting", sum(unit.num for unit in train), "images") as meter:
@@ -111,12 +113,13 @@ def _begin(detector: StatisticsDetector[Any, Any], rows: pa.Table, job: Training
     return detector.begin(torch.from_numpy(np.stack(images)))
 
 
-def _units(job: TrainingJob, rows: pa.Table, part: str, resources: Resources) -> list[Unit]:
-    """The rows of one part as a file of their own, cut into units."""
+def _units(job: TrainingJob, rows: pa.Table, part: str) -> list[Unit]:
+    """The rows of one part as a file of their own, cut into units; the cut does not depend on the
+    number of workers, nor does the model then."""
     chosen = rows.filter(pc.equal(rows["part"], part))
     uri = job.place("uncalibrated", f"{part}.parquet")
     write_part(uri, chosen)
-    num = rows_per_unit([job.preprocessing], len(chosen), resources.num_workers)
+    num = rows_per_unit([job.preprocessing], len(chosen), CUT_FOR)
     return cut([Part(uri, len(chosen))], num)
 
 
@@ -124,7 +127,7 @@ def _calibrate(
     job: TrainingJob, rows: pa.Table, model: str, resources: Resources
 ) -> Calibration | None:
     """Score the held-out rows as any archive is scored, into a table that only this reads."""
-    units = _units(job, rows, "calibration", resources)
+    units = _units(job, rows, "calibration")
     if not units:
         say("no images are held out for calibration: scores will have no p-values")
         return None

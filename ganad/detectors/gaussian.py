@@ -11,13 +11,12 @@ Nothing is trained: fitting is one pass that sums moments.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from ganad.covariance import (
@@ -27,71 +26,18 @@ from ganad.covariance import (
     merge,
     principal_whitening,
 )
-from ganad.detectors.base import DetectorConfig, Scores, StatisticsDetector
+from ganad.detectors.base import Scores
+from ganad.detectors.pooled import PooledConfig, PooledDetector
 from ganad.errors import TrainingError
-from ganad.features import RANDOM, FeatureExtractor, full_name, native_size
-
-CONSTANT = 1e-6
-"""Features whose spread is less than this share of their size do not vary: it is rounding."""
 
 
-class Backbone(BaseModel):
-    """The frozen network."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    name: str = "tf_efficientnet_b4.aa_in1k"
-    """As timm has it, with a tag or timm's default one."""
-    weights: str | None = None
-    """Path of a state dict (.pth, .safetensors); random = drawn from seed; left out = those of
-    the tag, from the Hugging Face hub."""
-    levels: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Stages to use, such as blocks.5; left out = all."""
-
-    @field_validator("name")
-    @classmethod
-    def _with_tag(cls, name: str) -> str:
-        return full_name(name)
-
-    @field_validator("levels", mode="before")
-    @classmethod
-    def _split(cls, levels: Any) -> Any:
-        """On a command line, a word or several with commas between them."""
-        return tuple(levels.split(",")) if isinstance(levels, str) else levels
-
-    @field_validator("weights")
-    @classmethod
-    def _absolute(cls, weights: str | None) -> str | None:
-        """Workers run in other folders than the one that the path was typed in."""
-        if weights is None or weights == RANDOM:
-            return weights
-        return os.path.abspath(os.path.expanduser(weights))
-
-
-class GaussianConfig(DetectorConfig):
+class GaussianConfig(PooledConfig):
     """Defaults: the paper's EfficientNet-B4, all nine levels, no reduction."""
 
-    image_size: int = Field(default=380, ge=8, le=2048)
-    """Side in pixels of the square that images are resized to; left out = the network's own."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 is about twice as fast. It ranks images almost, not quite, as float32 does."""
-    backbone: Backbone = Backbone()
     reduction: Literal["none", "pca", "npca"] = "none"
     """pca keeps the principal components with most variance, npca those with least."""
     explained_variance: float = Field(default=0.99, gt=0, lt=1)
     """Where pca ends and npca begins. 0.99 is the paper's "NPCA 1 %"."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _native_size(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or "image_size" in values:
-            return values
-        backbone = values.get("backbone", {})
-        given = backbone.model_dump() if isinstance(backbone, Backbone) else backbone
-        name = given.get("name") if isinstance(given, Mapping) else None
-        if not isinstance(name, str):  # the default network, or an error that pydantic tells
-            return values
-        return {**values, "image_size": native_size(name)}
 
 
 class Level(nn.Module):
@@ -145,7 +91,7 @@ class Level(nn.Module):
         return distances.where(distances.isfinite(), torch.nan)
 
 
-class Gaussian(StatisticsDetector[GaussianConfig, dict[str, Moments]]):
+class Gaussian(PooledDetector[GaussianConfig, dict[str, Moments], Level]):
     """Statistics are Moments by level. Those of the training stay in the model:
 
     more = detector.observe(detector.begin(images), images)
@@ -161,32 +107,8 @@ class Gaussian(StatisticsDetector[GaussianConfig, dict[str, Moments]]):
     bad_at = "defects that are small beside the image; images unlike photographs"
     Config = GaussianConfig
 
-    def __init__(self, config: GaussianConfig, load_weights: bool = True) -> None:
-        super().__init__(config)
-        backbone = config.backbone
-        self.extractor = FeatureExtractor(
-            backbone.name,
-            config.image_size,
-            backbone.levels,
-            backbone.weights,
-            config.seed,
-            load_weights,
-        )
-        # A module's name has no dots.
-        self.gaussians = nn.ModuleDict(
-            {level.replace(".", "_"): Level(d) for level, d in self.extractor.dimensions.items()}
-        )
-
-    @classmethod
-    def from_saved(cls, config: GaussianConfig) -> Self:
-        """Without the file or hub that the weights came from: they are part of the state."""
-        return cls(config, load_weights=False)
-
-    @property
-    def levels(self) -> dict[str, Level]:
-        """The fitted Gaussians by level, in the order of the network."""
-        modules = self.gaussians.values()
-        return dict(zip(self.extractor.dimensions, modules, strict=True))  # type: ignore[arg-type]
+    def make_level(self, dimension: int) -> Level:
+        return Level(dimension)
 
     @property
     def statistics(self) -> dict[str, Moments]:
@@ -194,7 +116,7 @@ class Gaussian(StatisticsDetector[GaussianConfig, dict[str, Moments]]):
         return {name: level.moments for name, level in self.levels.items()}
 
     def facts(self) -> dict[str, Any]:
-        digest = {"weights_digest": self.extractor.digest}
+        digest = super().facts()
         num_images = max(int(level.n) for level in self.levels.values())
         if num_images == 0:
             return digest
@@ -211,12 +133,6 @@ class Gaussian(StatisticsDetector[GaussianConfig, dict[str, Moments]]):
             },
         }
 
-    def features(self, images: Tensor) -> dict[str, Tensor]:
-        """uint8 (n, c, h, w) -> pooled features, float32 (n, d) by level."""
-        prepared = self.prepare(images)
-        with torch.no_grad(), self.autocast():
-            return self.extractor(prepared)
-
     def begin(self, images: Tensor) -> dict[str, Moments]:
         first = self.features(images[: self.scoring_batch])
         return {level: Moments.empty(vectors.mean(0)) for level, vectors in first.items()}
@@ -224,14 +140,7 @@ class Gaussian(StatisticsDetector[GaussianConfig, dict[str, Moments]]):
     def observe(self, statistics: dict[str, Moments], images: Tensor) -> dict[str, Moments]:
         # Statistics begun in another process lie in its memory; the sums belong on this device.
         statistics = {level: moments.to(self.device) for level, moments in statistics.items()}
-        for batch in images.split(self.scoring_batch):
-            found = self.features(batch)
-            for level, vectors in found.items():
-                if not vectors.isfinite().all():
-                    raise TrainingError(
-                        f"gaussian: the network gives training images features at {level} that "
-                        f"are not finite: set precision to float32 or use other weights"
-                    )
+        for found in self.training_features(images):
             statistics = {level: moments.add(found[level]) for level, moments in statistics.items()}
         return statistics
 
@@ -249,18 +158,11 @@ class Gaussian(StatisticsDetector[GaussianConfig, dict[str, Moments]]):
                 )
             centred = moments.about(moments.mean)
             spread = (centred.a / centred.n).clamp(min=0).sqrt()
-            if not spread > CONSTANT * moments.mean.norm():
-                raise TrainingError(
-                    f"gaussian: the features at {name} are the same for all {moments.n} training "
-                    f"images: give images that differ, or choose backbone.levels without it"
-                )
+            self.refuse_constant(name, moments.n, float(spread), float(moments.mean.norm()))
             try:
                 level.fit(moments, self.config.reduction, self.config.explained_variance)
             except np.linalg.LinAlgError:
-                raise TrainingError(
-                    f"gaussian: the covariance at {name} of {moments.n} training images cannot be "
-                    f"inverted, for they are too few or too alike: give more"
-                ) from None
+                raise self.singular(name, moments.n) from None
         return self.facts()
 
     def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ganad.detectors import DETECTORS
+from ganad.table import SCHEMA
 from pipelines.__main__ import app, main
 
 COMMANDS = sorted(
@@ -59,7 +60,8 @@ def places(tmp_path: Path) -> dict[str, str]:
     for number in range(4):
         Image.new("L", (16, 16), number * 20).save(tmp_path / "images" / f"{number}.png")
     (tmp_path / "table" / "model=x-1").mkdir(parents=True)
-    table = pa.table({"image_id": ["a"], "score": [1.0], "error": pa.nulls(1, pa.string())})
+    row = {"image_id": "a", "uri": "a.png", "name": "a.png", "score": 1.0}
+    table = pa.Table.from_pylist([row], schema=SCHEMA)
     pq.write_table(table, tmp_path / "table" / "model=x-1" / "part-000000.parquet")
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "training").mkdir()
@@ -70,7 +72,7 @@ def places(tmp_path: Path) -> dict[str, str]:
 WRONG = [
     ("train ganomaly {absent} --out {out}", "{absent}", "no such|does not exist"),
     ("train ganomaly {empty} --out {out}", "{empty}", "empty"),
-    ("train ganomaly {texts} --out {out}", "{texts}", "no images"),
+    ("train ganomaly {texts} --out {out}", "{texts}", "none of its 1 files is an image"),
     ("train ganomali {images} --out {out}", "ganomali", "did you mean ganomaly"),
     ("train gaussien {images} --out {out}", "gaussien", "did you mean gaussian"),
     ("train ganomaly {images} --out {out} --set epoch=3", "epoch", "did you mean epochs"),
@@ -96,7 +98,8 @@ WRONG = [
     ("query {absent} --top 3", "{absent}", "."),
     ("query {images} --top 3", "{images}", "table"),
     ("evaluate {texts}", "{texts}", "table"),
-    ("report {texts} --out {out}", "{texts}", "table"),
+    ("report {texts} --out {out}.html", "{texts}", "table"),
+    ("report {table} --out {out}", "--out", "ends in .html"),
     ("query {table} SELEC", "SELEC", "syntax|SELECT"),
     ("query {table} --top 3 --where nothing=1", "nothing", "column"),
     ("index {absent} --out {out}", "{absent}", "."),

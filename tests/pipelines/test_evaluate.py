@@ -24,9 +24,9 @@ def test_every_figure_stands_beside_its_baseline(table):
     text = answer(table)
     lines = [line.split() for line in text.splitlines()]
     assert lines[0] == [MODEL]
-    assert ["(all)", "58", "19", "(32.8%)", "0.870", "(0.50)", "0.852", "(0.33)"] == lines[2][:8]
+    assert lines[2][:8] == ["(all)", "58", "19", "(32.8%)", "0.870", "(0.50)", "0.852", "(0.33)"]
     assert lines[2][8:] == ["0.813", "(0.49)"]
-    assert ["(all)", "0.733", "(0.49)", "1.000", "(0.33)", "0.579", "(0.05)"] == lines[7][:7]
+    assert lines[7][:7] == ["(all)", "0.733", "(0.49)", "1.000", "(0.33)", "0.579", "(0.05)"]
     assert "note: " in text
     assert "2 images without a score, 1 of them abnormal" in text
 
@@ -74,7 +74,7 @@ def test_labels_from_a_csv(table, tmp_path):
     lines = [f"{row['name']},{'good' if i % 2 else 'bad'}" for i, row in enumerate(make_rows())]
     labels.write_text("\n".join(["name,label", *lines]))
     text = answer(table, labels=str(labels))
-    assert ["(all)", "58", "29", "(50.0%)"] == text.splitlines()[2].split()[:4]
+    assert text.splitlines()[2].split()[:4] == ["(all)", "58", "29", "(50.0%)"]
 
 
 def test_no_labels_are_told_with_the_remedy(tmp_path):
