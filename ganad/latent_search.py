@@ -117,7 +117,7 @@ class LatentSearch:
                 done = done | ~(slots.lowest < (1 - options.tolerance) * lowest)
             finished = [slot for slot in done.nonzero().flatten().tolist() if job[slot] != IDLE]
             if finished:
-                ends = self._evaluate(slots, x)
+                ends = self._results(slots, x)
                 jobs = torch.tensor([job[slot] for slot in finished], device=images.device)
                 for name, values in vars(results).items():
                     values[jobs] = getattr(ends, name)[finished]
@@ -138,15 +138,26 @@ class LatentSearch:
             (gradient,) = torch.autograd.grad(loss.sum(), z)
         slots.advance(loss.detach(), gradient, options)
 
-    def _evaluate(self, slots: _Slots, x: Tensor) -> Found:
-        """The terms at each slot's result, by the networks themselves in float32."""
-        z = slots.best if self.options.keep == "best" else slots.z.detach()
+    def _results(self, slots: _Slots, x: Tensor) -> Found:
+        last = self._evaluate(slots.z.detach(), slots.steps, x)
+        if self.options.keep == "last":
+            return last
+        best = self._evaluate(slots.best, slots.steps, x)
+        better = best.loss < last.loss
+        return Found(
+            *(
+                torch.where(better.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+                for one, other in zip(vars(best).values(), vars(last).values(), strict=True)
+            )
+        )
+
+    def _evaluate(self, z: Tensor, steps: Tensor, x: Tensor) -> Found:
+        """The terms at z, by the networks themselves in float32."""
         image = self.generator(z).float()
         residual = self._distance(x, image)
         discrimination = self._distance(self.features(x), self.features(image))
         total = self._total(residual, discrimination)
-        steps = slots.steps.clamp(max=self.options.steps)
-        return Found(z, image, residual, discrimination, total, steps)
+        return Found(z, image, residual, discrimination, total, steps.clamp(max=self.options.steps))
 
     def _total(self, residual: Tensor, discrimination: Tensor) -> Tensor:
         share = self.options.feature_share

@@ -28,7 +28,6 @@ from ganad.covariance import (
 )
 from ganad.detectors.base import Scores
 from ganad.detectors.pooled import PooledConfig, PooledDetector
-from ganad.errors import TrainingError
 
 
 class GaussianConfig(PooledConfig):
@@ -151,11 +150,7 @@ class Gaussian(PooledDetector[GaussianConfig, dict[str, Moments], Level]):
     def finish(self, statistics: dict[str, Moments]) -> dict[str, Any]:
         for name, level in self.levels.items():
             moments = statistics[name].to(level.mean.device)
-            if moments.n < 2:
-                raise TrainingError(
-                    f"gaussian: {moments.n} training images are too few for a covariance: "
-                    f"give at least 2, better some hundred"
-                )
+            self.refuse_few(moments.n, "a covariance")
             centred = moments.about(moments.mean)
             spread = (centred.a / centred.n).clamp(min=0).sqrt()
             self.refuse_constant(name, moments.n, float(spread), float(moments.mean.norm()))

@@ -138,6 +138,14 @@ class PooledDetector(
                     )
             yield {level: vectors[: len(batch)] for level, vectors in found.items()}
 
+    def refuse_few(self, num: int, what: str) -> None:
+        """Raise TrainingError if num images cannot make what."""
+        if num < 2:
+            raise TrainingError(
+                f"{self.name}: {num} training images are too few for {what}: "
+                f"give at least 2, better some hundred"
+            )
+
     def refuse_constant(self, level: str, num: int, spread: float, size: float) -> None:
         """Raise TrainingError if num vectors of that mean size have no spread about their mean."""
         if not spread > CONSTANT * size:

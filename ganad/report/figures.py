@@ -47,14 +47,14 @@ class Threshold:
 
     alpha: float
     score: float | None
-    """An image of the table is flagged if its score is above; None if none is flagged."""
+    """An image of the table is flagged if its score is above; None if all are flagged."""
     flagged: dict[str, tuple[int, int]]
 
 
 def histogram(source: Source, threshold: Threshold | None) -> Histogram | None:
     """Scores by group; None without any score."""
     limits = source.rows(
-        "count(*) AS n, min(score) AS low, max(score) AS high, median(score) AS mid"
+        "count(*) AS n, min(score) AS low, max(score) AS high, approx_quantile(score, 0.5) AS mid"
     )
     num, low, high, mid = limits[0].values()
     if num == 0:

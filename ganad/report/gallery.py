@@ -54,7 +54,8 @@ def gallery(
     worst = _rows(session, "ORDER BY score DESC, image_id", model, num_worst)
     typical = _rows(
         session,
-        "ORDER BY abs(score - (SELECT median(score) FROM scores WHERE model = $1)), image_id",
+        "ORDER BY abs(score - (SELECT approx_quantile(score, 0.5) FROM scores WHERE model = $1)), "
+        "image_id",
         model,
         NUM_TYPICAL,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from ganad.archive import storage
 from ganad.calibration import Calibration
@@ -45,14 +46,17 @@ def make_rows(num=60, seed=0, folder="/images", labelled=True, num_failed=2):
 
 
 def rows_of(manifest):
-    """A score for every image of a manifest."""
+    """A score for every image of a manifest, rising in its order."""
     columns = ("image_id", "uri", "member", "name", "label", "abnormal", "mask")
-    rows = manifest.table().to_pylist()
-    return [
-        {key: row[key] for key in columns}
-        | {"score": float(i), "p_value": 0.5, "width": 32, "height": 32}
-        for i, row in enumerate(rows)
-    ]
+    rows = []
+    for number, row in enumerate(manifest.table().to_pylist()):
+        width = height = 32
+        if row["member"] is None:
+            with Image.open(row["uri"]) as image:
+                width, height = image.size
+        facts = {"score": float(number), "p_value": 0.5, "width": width, "height": height}
+        rows.append({key: row[key] for key in columns} | facts)
+    return rows
 
 
 def write_table(folder, rows_by_model, *, part_rows=25, run=True, models=(), manifest=None):

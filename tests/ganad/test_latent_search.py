@@ -89,7 +89,7 @@ def test_a_result_is_the_same_alone_in_a_crowd_and_in_any_order(
     networks: tuple[nn.Module, nn.Module], dtype: torch.dtype, tolerance: float
 ) -> None:
     # With a tolerance searches end at different times, and slots pass to the next image.
-    options = replace(QUICK, steps=250, rate=1e-2, tolerance=tolerance, dtype=dtype)
+    options = replace(QUICK, steps=150, rate=2e-2, tolerance=tolerance, dtype=dtype)
     search = LatentSearch(*networks, options)
     x, starts = images_of(networks, 16), codes(16)[:, None]
     x[12:] = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(4)) * 2 - 1
@@ -110,10 +110,10 @@ def test_converged_searches_end_early_and_near_where_they_would_have(
     networks: tuple[nn.Module, nn.Module],
 ) -> None:
     x, starts = images_of(networks, 8), codes(8)[:, None]
-    whole = LatentSearch(*networks, replace(QUICK, steps=500)).run(x, starts)
-    early = LatentSearch(*networks, replace(QUICK, steps=500, tolerance=0.01)).run(x, starts)
-    assert (whole.steps == 500).all()
-    assert (early.steps < 500).any()
+    whole = LatentSearch(*networks, replace(QUICK, steps=300)).run(x, starts)
+    early = LatentSearch(*networks, replace(QUICK, steps=300, tolerance=0.01)).run(x, starts)
+    assert (whole.steps == 300).all()
+    assert (early.steps < 300).any()
     torch.testing.assert_close(early.loss, whole.loss, rtol=0.1, atol=2.0)
 
 

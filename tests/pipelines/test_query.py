@@ -77,8 +77,8 @@ def test_columns_of_one_name_are_told_apart(table):
 
 VALUES = """SELECT TIMESTAMPTZ '2025-01-02 03:04:05+00' AS a, DATE '2025-01-02' AS b,
 1.50::DECIMAL(4, 2) AS c, 'nan'::DOUBLE AS d, 'inf'::DOUBLE AS e, [1, NULL] AS f,
-MAP {'k': 1.5} AS g, 'ü"\n,' AS h, NULL AS i, true AS j, 'x'::BLOB AS k, 12345678901234567890 AS l, {'m': 1} AS m,
-TIME '10:00' AS n, uuid() AS o, INTERVAL 1 DAY AS p, 2::BIGINT AS q"""
+MAP {'k': 1.5} AS g, 'ü"\n,' AS h, NULL AS i, true AS j, 'x'::BLOB AS k, 12345678901234567890 AS l,
+{'m': 1} AS m, TIME '10:00' AS n, uuid() AS o, INTERVAL 1 DAY AS p, 2::BIGINT AS q"""
 
 
 def test_json_is_valid_whatever_the_values(table):
