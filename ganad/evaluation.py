@@ -58,11 +58,13 @@ def evaluate(
     labelled = Labelled(table, labels)
     result = Evaluation(notes=labelled.notes)
     for model in table.models:
-        result.groups += groups_of(labelled, model)
-        if any(group.flagged is None for group in result.groups if group.model == model):
+        groups = groups_of(labelled, model)
+        result.groups += groups
+        if groups[0].flagged is None:
             result.notes.append(f"{model} was not calibrated, so its scores have no p-values")
         if pixels:
             result.pixels[model] = _pixels(labelled, model, provider(table, model), result.notes)
+    labelled.session.close()
     return result
 
 

@@ -80,10 +80,7 @@ class Labelled:
             yield part.to_pylist()
 
     def _use_table(self) -> None:
-        num = self.session.query("SELECT count(*) AS n FROM scores WHERE abnormal IS NOT NULL")[
-            "n"
-        ][0]
-        if num.as_py() == 0:
+        if self._images("scores WHERE abnormal IS NOT NULL") == 0:
             raise TableError(
                 f"{self.table.typed} holds no labels: give --labels FILE.csv with the columns name "
                 f"and label"

@@ -31,7 +31,7 @@ from ganad.archive.decode import Decoded, Preprocessing
 from ganad.calibration import Calibration
 from ganad.detectors import configure, find
 from ganad.detectors.base import Detector
-from ganad.errors import ArchiveError, ModelError
+from ganad.errors import ArchiveError, GanadError, ModelError
 from ganad.inputs import decoded_batches
 
 FORMAT = 1
@@ -227,7 +227,7 @@ def load(folder: str, device: str | torch.device = "cpu") -> Model:
         if info["num_calibration"]:
             data = storage.read_bytes(storage.join(uri, "calibration.parquet"))
             calibration = Calibration.from_table(pq.read_table(io.BytesIO(data)))
-    except (ArchiveError, OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except (GanadError, OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{folder} is damaged ({reason}): train the model again") from None
     model = Model(detector.eval(), calibration, dict(info["training"]))
