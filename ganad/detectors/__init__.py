@@ -12,10 +12,12 @@ from pydantic import BaseModel, ValidationError
 from ganad.detectors.base import Detector, DetectorConfig
 from ganad.detectors.ganomaly import Ganomaly
 from ganad.detectors.gaussian import Gaussian
+from ganad.detectors.knn import Knn
+from ganad.detectors.ocsvm import Ocsvm
 from ganad.errors import ConfigError
 
 DETECTORS: dict[str, type[Detector[Any]]] = {
-    detector.name: detector for detector in (Ganomaly, Gaussian)
+    detector.name: detector for detector in (Ganomaly, Gaussian, Knn, Ocsvm)
 }
 
 

@@ -19,14 +19,11 @@ from torch import Tensor
 
 from ganad import losses, losses_conditional
 from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
-from ganad.detectors.collapse import redraw_if_collapsed
+from ganad.detectors.reset import reset_if_collapsed
 from ganad.errors import ConfigError, TrainingError
 from ganad.networks.conditional import ConditionalDiscriminator, ConditionalGenerator
 from ganad.networks.dcgan import check_size
 from ganad.networks.initialisation import dcgan_init
-
-INITIAL_STD = 0.02
-"""Of the convolutions, as dcgan_init draws them."""
 
 
 class AcganConfig(GradientConfig):
@@ -153,9 +150,8 @@ class Acgan(GradientDetector[AcganConfig]):
             discriminator_loss = losses.total([(1.0, source), (weight, report["class"])])
         step.update("generator", generator_loss)
         step.update("discriminator", discriminator_loss)
-        redraw_if_collapsed(
-            self, self.discriminator, "discriminator", source, INITIAL_STD, self.num_resets, step
-        )
+        seed = self.config.seed
+        reset_if_collapsed(self.name, self.discriminator, self.num_resets, source, step, seed)
         report |= {"generator": generator_loss, "discriminator": discriminator_loss}
         return {name: loss.detach() for name, loss in report.items()}
 

@@ -117,11 +117,8 @@ class Anogan(AdversarialDetector[AnoganConfig]):
 
     def _take(self, folder: str) -> None:
         """Load the networks of a saved f-AnoGAN; raises ConfigError if they do not fit."""
-        try:
-            info = storage.read_json(storage.join(folder, "model.json"))
-            weights = load_tensors(storage.read_bytes(storage.join(folder, "model.safetensors")))
-        except (FileNotFoundError, ValueError):
-            info = {}
+        card = storage.join(folder, "model.json")
+        info = storage.read_json(card) if storage.exists(card) else {}
         if info.get("detector") != "fanogan":
             raise ConfigError(
                 f"warm_start={folder} is no saved fanogan: give the folder of a model that "
@@ -131,6 +128,7 @@ class Anogan(AdversarialDetector[AnoganConfig]):
             mine, theirs = getattr(self.config, key), info["config"][key]
             if mine != theirs:
                 raise ConfigError(f"{key}={mine} differs from warm_start: set {key} to {theirs}")
+        weights = load_tensors(storage.read_bytes(storage.join(folder, "model.safetensors")))
         missing, _ = self.load_state_dict(weights, strict=False)
         assert not {key for key in missing if "." in key}, missing
 

@@ -8,10 +8,10 @@ Per level ℓ of a frozen ImageNet classifier: f_ℓ(x) = the mean over all plac
 
 over training images t. W_ℓ whitens with the covariance of Ledoit and Wolf. Bergman et al. leave
 the features as they are; but pooled features are strongly correlated, few directions hold most of
-their variance, and it is the others that tell anomalies (Rippel et al., ICPR 2020, whose distance
-with W far exceeds the one without). Scaling each feature by its own spread would remove none of the
-correlation. Cohen, Tzachor and Hoshen ("Set Features", 2023) also whiten, with shrinkage, before
-they look for neighbours. W also puts the levels on one scale, so that they can be added.
+their variance, and it is the others that tell anomalies (Rippel et al., ICPR 2020). To scale each
+feature by its own spread would leave the correlation in. Cohen, Tzachor and Hoshen ("Set Features
+for Fine-grained Anomaly Detection", 2023) also whiten, with shrinkage, before they look for
+neighbours. W puts the levels on one scale, too, so that they can be added.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ class Ocsvm(SampleDetector[OcsvmConfig, Level]):
     name = "ocsvm"
     summary = "one-class SVMs over pooled features of a frozen ImageNet network; score = their mean"
     paper = "Schölkopf et al., Estimating the Support of a High-Dimensional Distribution, 2001"
-    good_at = "a second opinion beside gaussian; some anomalies among the training images"
-    bad_at = "subtle defects; ranking what is far from all normal images, for scores level off there"
+    good_at = "some anomalies among the training images; no training of a network"
+    bad_at = "subtle defects; ranking what lies far from all normal images, where scores level off"
     Config = OcsvmConfig
 
     def make_level(self, dimension: int) -> Level:

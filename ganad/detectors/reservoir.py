@@ -63,7 +63,7 @@ class Reservoir:
 def priority(image: np.ndarray, seed: int) -> int:
     """0 … 2⁶⁴ − 1 from the pixels of a uint8 image; another seed draws another sample."""
     digest = hashlib.blake2b(f"{seed}:".encode(), digest_size=8)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(image.tobytes())
     return int.from_bytes(digest.digest(), "big")
 
 

@@ -19,14 +19,11 @@ from torch import Tensor, nn
 
 from ganad import losses
 from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
-from ganad.detectors.collapse import redraw_if_collapsed
+from ganad.detectors.reset import reset_if_collapsed
 from ganad.errors import ConfigError
 from ganad.networks.dcgan import check_size, encoder
 from ganad.networks.initialisation import dcgan_init
 from ganad.networks.unet import UNet
-
-INITIAL_STD = 0.02
-"""Of the convolutions, as dcgan_init draws them."""
 
 
 class SkipGanomalyConfig(GradientConfig):
@@ -136,9 +133,8 @@ class SkipGanomaly(GradientDetector[SkipGanomalyConfig]):
             discriminator_loss = losses.total([(1.0, source), (sign, latent)])
         step.update("generator", generator_loss)
         step.update("discriminator", discriminator_loss)
-        redraw_if_collapsed(
-            self, self.discriminator, "discriminator", source, INITIAL_STD, self.num_resets, step
-        )
+        seed = self.config.seed
+        reset_if_collapsed(self.name, self.discriminator, self.num_resets, source, step, seed)
         return {
             "generator": generator_loss.detach(),
             "adversarial": adversarial.detach(),
