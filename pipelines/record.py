@@ -22,7 +22,6 @@ from pipelines.predecode import Decoded
 
 NUM_PICTURES = 8
 NUM_GRIDS = 10
-NUM_VALIDATED = 256
 
 
 class Record:
@@ -43,7 +42,7 @@ class Record:
         held_out = job.positions("validation", decoded.bad)
         if len(held_out) == 0:
             held_out = job.positions("calibration", decoded.bad)
-        self._images = torch.from_numpy(images.take(held_out[:NUM_VALIDATED]))
+        self._images = torch.from_numpy(images.take(held_out[: detector.num_validated]))
         self._every = max(1, math.ceil(detector.config.epochs / NUM_GRIDS))
 
     def losses(self, progress: Progress) -> None:

@@ -9,15 +9,22 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ValidationError
 
+from ganad.detectors.alad import Alad
+from ganad.detectors.anogan import Anogan
+from ganad.detectors.autoencoder import Autoencoder
 from ganad.detectors.base import Detector, DetectorConfig
+from ganad.detectors.egbad import Egbad
+from ganad.detectors.fanogan import Fanogan
 from ganad.detectors.ganomaly import Ganomaly
 from ganad.detectors.gaussian import Gaussian
 from ganad.detectors.knn import Knn
 from ganad.detectors.ocsvm import Ocsvm
+from ganad.detectors.vae import Vae
 from ganad.errors import ConfigError
 
 DETECTORS: dict[str, type[Detector[Any]]] = {
-    detector.name: detector for detector in (Ganomaly, Gaussian, Knn, Ocsvm)
+    detector.name: detector
+    for detector in (Ganomaly, Gaussian, Knn, Ocsvm, Autoencoder, Vae, Anogan, Fanogan, Egbad, Alad)
 }
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ganad import losses, losses_conditional
 from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
-from ganad.detectors.reset import reset_if_collapsed
+from ganad.detectors.guards import redraw_if_collapsed
 from ganad.errors import ConfigError, TrainingError
 from ganad.networks.conditional import ConditionalDiscriminator, ConditionalGenerator
 from ganad.networks.dcgan import check_size
@@ -150,8 +150,7 @@ class Acgan(GradientDetector[AcganConfig]):
             discriminator_loss = losses.total([(1.0, source), (weight, report["class"])])
         step.update("generator", generator_loss)
         step.update("discriminator", discriminator_loss)
-        seed = self.config.seed
-        reset_if_collapsed(self.name, self.discriminator, self.num_resets, source, step, seed)
+        redraw_if_collapsed(self, self.discriminator, source, step, dcgan_init)
         report |= {"generator": generator_loss, "discriminator": discriminator_loss}
         return {name: loss.detach() for name, loss in report.items()}
 

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from ganad import losses_adversarial as adversarial
 from ganad.detectors.base import GradientConfig, GradientDetector, Step
+from ganad.detectors.guards import COLLAPSED, redraw
 from ganad.errors import TrainingError
 from ganad.losses_adversarial import Objective
 
-COLLAPSED = 1e-5
-"""A discriminator loss below this for PATIENCE steps running means that D has won."""
 PATIENCE = 10
-MAX_RESETS = 20
+"""Steps running that D must have won before it is drawn anew."""
 ALIKE = 0.1
 """Pictures that differ from each other by less than this share of what images do are all one."""
 LOOK_EVERY = 50
@@ -116,7 +115,7 @@ class AdversarialDetector(GradientDetector[ConfigT]):
         return report
 
     def _watch_discriminator(self, loss: Tensor, step: Step) -> None:
-        """Draw D anew, moments and all, when it has collapsed; give up after MAX_RESETS times."""
+        """Draw D anew when it has won PATIENCE times running."""
         if not step.mean(loss) < COLLAPSED:  # nor a loss that is no number: the loop refuses it
             self.num_collapsed.zero_()
             return
@@ -124,20 +123,12 @@ class AdversarialDetector(GradientDetector[ConfigT]):
         if self.num_collapsed < PATIENCE:
             return
         self.num_collapsed.zero_()
-        self.num_resets += 1
-        if self.num_resets > MAX_RESETS:
-            raise TrainingError(
-                f"{self.name}: the discriminator collapsed {int(self.num_resets)} times (last at "
-                f"step {step.number}): lower learning_rate or set adversarial to wgan-gp, and "
-                f"train again into a fresh folder"
-            )
-        with torch.random.fork_rng(devices=[]):
-            # From a seed of its own, so that all workers draw the same weights.
-            torch.manual_seed(self.config.seed + step.number)
-            fresh = self.new_discriminator()
-        self.discriminator.load_state_dict(fresh.state_dict())
-        step.reset_optimizer("discriminator")
-        step.event(f"discriminator collapsed (L_D < {COLLAPSED}) and was drawn anew")
+        redraw(
+            self,
+            self.discriminator,
+            step,
+            lambda old: old.load_state_dict(self.new_discriminator().state_dict()),
+        )
 
     def watch_spread(self, images: Tensor, pictures: Tensor, step: Step, what: str) -> None:
         """Report when pictures become all one (mode collapse), and when they cease to be."""

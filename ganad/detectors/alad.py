@@ -19,6 +19,7 @@ from ganad import losses, losses_bigan
 from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
 from ganad.detectors.guards import redraw_if_collapsed, report_if_useless
 from ganad.networks import alad
+from ganad.networks.bigan import normal_init
 from ganad.networks.average import Average
 from ganad.networks.dcgan import check_size
 
@@ -121,7 +122,9 @@ class Alad(GradientDetector[AladConfig]):
 
         for name, loss in losses_of_d.items():
             network = getattr(self, name)
-            redraw_if_collapsed(self, network, name, loss, alad.STD, self.num_resets, step)
+            redraw_if_collapsed(
+                self, network, loss, step, lambda d: normal_init(d, alad.STD), optimizer=name
+            )
         self.average_encoder.update(self.encoder, step.number)
         self.average_generator.update(self.generator, step.number)
         self.average_xx.update(self.discriminator_xx, step.number)

@@ -89,6 +89,7 @@ class Anogan(AdversarialDetector[AnoganConfig]):
     good_at = "small aligned patches, where normal images vary in few ways; clear residual maps"
     bad_at = "speed: hundreds of steps for each image; plain or blank images score low"
     Config = AnoganConfig
+    num_validated = 8  # each is a whole search
 
     def __init__(self, config: AnoganConfig, load_weights: bool = True) -> None:
         super().__init__(config)

@@ -194,6 +194,9 @@ class Step:
 class GradientDetector(Detector[GradientConfigT]):
     """A detector whose networks are trained step by step."""
 
+    num_validated: ClassVar[int] = 256
+    """Held-out images, at the most, that are scored after each epoch."""
+
     @abstractmethod
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Optimisers by name, each over its own networks' parameters."""

@@ -109,11 +109,9 @@ class Egbad(GradientDetector[EgbadConfig]):
         redraw_if_collapsed(
             self,
             self.discriminator,
-            "discriminator",
             discriminator_loss,
-            bigan.STD,
-            self.num_resets,
             step,
+            lambda d: bigan.normal_init(d, bigan.STD),
         )
         self.average_encoder.update(self.encoder, step.number)
         self.average_generator.update(self.generator, step.number)

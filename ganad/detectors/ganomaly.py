@@ -17,13 +17,9 @@ from torch import Tensor
 
 from ganad import losses
 from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
-from ganad.errors import TrainingError
+from ganad.detectors.guards import redraw_if_collapsed
 from ganad.networks.dcgan import Discriminator, check_size, decoder, encoder
-from ganad.networks.initialisation import dcgan_init, reinitialise
-
-COLLAPSED = 1e-5
-"""L_D below this means that D has won: the authors' code then draws D anew."""
-MAX_RESETS = 20
+from ganad.networks.initialisation import dcgan_init
 
 
 class GanomalyConfig(GradientConfig):
@@ -107,7 +103,8 @@ class Ganomaly(GradientDetector[GanomalyConfig]):
         # discriminator's gradient stops at x̂ because nothing before it is asked for.
         step.update("generator", generator_loss)
         step.update("discriminator", discriminator_loss)
-        self._guard(discriminator_loss, step)
+        # The authors' code draws D anew too, but leaves Adam the moments of the old one.
+        redraw_if_collapsed(self, self.discriminator, discriminator_loss, step, dcgan_init)
         return {
             "generator": generator_loss.detach(),
             "adversarial": adversarial.detach(),
@@ -115,20 +112,6 @@ class Ganomaly(GradientDetector[GanomalyConfig]):
             "encoder": enc.detach(),
             "discriminator": discriminator_loss.detach(),
         }
-
-    def _guard(self, discriminator_loss: Tensor, step: Step) -> None:
-        """Draw D anew, moments and all, when it has collapsed; give up after MAX_RESETS times."""
-        if step.mean(discriminator_loss) >= COLLAPSED:
-            return
-        self.num_resets += 1
-        if self.num_resets > MAX_RESETS:
-            raise TrainingError(
-                f"ganomaly: the discriminator collapsed {int(self.num_resets)} times "
-                f"(last at step {step.number}): lower learning_rate or w_con and train again"
-            )
-        reinitialise(self.discriminator, self.config.seed + step.number)
-        step.reset_optimizer("discriminator")
-        step.event(f"discriminator collapsed (L_D < {COLLAPSED}) and was drawn anew")
 
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.decoder(self.encoder1(images))

@@ -2,46 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ganad import losses
-from ganad.detectors.base import GradientDetector, Step
+from ganad.detectors.base import GradientConfig, Step
 from ganad.errors import TrainingError
-from ganad.networks.bigan import normal_init
 
 COLLAPSED = 1e-5
 """A discriminator's loss below this leaves its opponents no gradient."""
 MAX_RESETS = 20
 
 
-def redraw_if_collapsed(
-    detector: GradientDetector[Any],
-    discriminator: nn.Module,
-    optimizer: str,
-    loss: Tensor,
-    std: float,
-    num_resets: Tensor,
-    step: Step,
-) -> None:
-    """Draw the discriminator anew, its optimiser's moments too, if its loss is below COLLAPSED.
+class Guarded(Protocol):
+    """A detector that counts in a buffer how often a discriminator of its was drawn anew."""
 
-    num_resets, a buffer of the detector, is counted up; raises TrainingError beyond MAX_RESETS.
+    name: ClassVar[str]
+    num_resets: Tensor
+
+    @property
+    def config(self) -> GradientConfig: ...
+
+
+def redraw_if_collapsed(
+    detector: Guarded,
+    discriminator: nn.Module,
+    loss: Tensor,
+    step: Step,
+    draw: Callable[[nn.Module], object],
+    optimizer: str = "discriminator",
+) -> None:
+    """Redraw the discriminator if its loss, over all workers, is below COLLAPSED.
+
     A loss that is no number is left to the training loop, which refuses it.
     """
-    if not step.mean(loss) < COLLAPSED:
-        return
-    num_resets += 1
-    if num_resets > MAX_RESETS:
+    if step.mean(loss) < COLLAPSED:
+        redraw(detector, discriminator, step, draw, optimizer)
+
+
+def redraw(
+    detector: Guarded,
+    discriminator: nn.Module,
+    step: Step,
+    draw: Callable[[nn.Module], object],
+    optimizer: str = "discriminator",
+) -> None:
+    """Let draw give the discriminator first weights again, and forget its optimiser's moments.
+
+    Raises TrainingError after MAX_RESETS times.
+    """
+    detector.num_resets += 1
+    if detector.num_resets > MAX_RESETS:
         raise TrainingError(
-            f"{detector.name}: a discriminator collapsed {int(num_resets)} times (last the "
-            f"{optimizer} at step {step.number}): lower learning_rate and train again"
+            f"{detector.name}: the {optimizer} collapsed {int(detector.num_resets)} times (last at "
+            f"step {step.number}): lower learning_rate and train again into a fresh folder"
         )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(detector.config.seed + step.number)  # the same weights on all workers
-        normal_init(discriminator, std)
+        # From a seed of its own and on the processor: the same weights on all workers.
+        torch.manual_seed(detector.config.seed + step.number)
+        device = next(discriminator.parameters()).device
+        discriminator.cpu()
+        draw(discriminator)
+        discriminator.to(device)
     step.reset_optimizer(optimizer)
     step.event(f"{optimizer} collapsed (loss < {COLLAPSED}) and was drawn anew")
 

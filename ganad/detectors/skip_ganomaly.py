@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ganad import losses
 from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
-from ganad.detectors.reset import reset_if_collapsed
+from ganad.detectors.guards import redraw_if_collapsed
 from ganad.errors import ConfigError
 from ganad.networks.dcgan import check_size, encoder
 from ganad.networks.initialisation import dcgan_init
@@ -133,8 +133,7 @@ class SkipGanomaly(GradientDetector[SkipGanomalyConfig]):
             discriminator_loss = losses.total([(1.0, source), (sign, latent)])
         step.update("generator", generator_loss)
         step.update("discriminator", discriminator_loss)
-        seed = self.config.seed
-        reset_if_collapsed(self.name, self.discriminator, self.num_resets, source, step, seed)
+        redraw_if_collapsed(self, self.discriminator, source, step, dcgan_init)
         return {
             "generator": generator_loss.detach(),
             "adversarial": adversarial.detach(),

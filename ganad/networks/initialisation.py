@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 
@@ -17,14 +16,3 @@ def dcgan_init(module: nn.Module) -> None:
             nn.init.normal_(part.weight, 1.0, 0.02)
             nn.init.zeros_(part.bias)
             part.reset_running_stats()
-
-
-def reinitialise(module: nn.Module, seed: int) -> None:
-    """dcgan_init from a seed of its own, so that all workers draw the same weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        # Drawn on the processor whatever the device: the same weights everywhere.
-        device = next(module.parameters()).device
-        module.cpu()
-        dcgan_init(module)
-        module.to(device)

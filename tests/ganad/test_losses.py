@@ -52,4 +52,5 @@ def test_total_weighs_its_losses() -> None:
 def test_losses_of_half_precision_are_taken_in_float32() -> None:
     large = torch.full((4,), 300.0, dtype=torch.bfloat16)
     loss = losses.encoder_distance(large, torch.zeros(4, dtype=torch.bfloat16))
-    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(90000.0)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(90000.0)

@@ -61,7 +61,9 @@ def test_gradient_penalty_lies_between_each_image_and_its_partner() -> None:
     penalty = adversarial.gradient_penalty(critic, x, torch.ones_like(x))
     u = seen[0][:, 0, 0, 0]
     assert (seen[0] == u[:, None, None, None]).all()  # one u for all pixels of an image
-    assert len(u.unique()) == 200 and 0 <= u.min() < 0.1 and 0.9 < u.max() <= 1
+    assert len(u.unique()) == 200
+    assert 0 <= u.min() < 0.1
+    assert 0.9 < u.max() <= 1
     # ‖∇ Σx²‖ = 2·‖x‖ = 4u
     assert penalty.item() == pytest.approx((4 * u - 1).square().mean().item(), rel=1e-5)
 

@@ -6,7 +6,8 @@ import torch
 
 from ganad.detectors import configure, create
 from ganad.detectors.base import Step
-from ganad.detectors.ganomaly import MAX_RESETS, Ganomaly, GanomalyConfig
+from ganad.detectors.ganomaly import Ganomaly, GanomalyConfig
+from ganad.detectors.guards import MAX_RESETS
 from ganad.errors import ConfigError, TrainingError
 from ganad.training import Trainer
 

@@ -141,7 +141,10 @@ def test_reconstruction_is_what_the_model_expects_of_each_pixel() -> None:
     model = small(levels=4)
     x = torch.rand(2, 1, 16, 16) * 2 - 1
     with torch.no_grad():
-        before, after = model.reconstruct(x), model.reconstruct(torch.cat([x[:, :, :15], -x[:, :, 15:]], 2))
+        before, after = (
+            model.reconstruct(x),
+            model.reconstruct(torch.cat([x[:, :, :15], -x[:, :, 15:]], 2)),
+        )
     assert before.shape == x.shape and before.abs().max() <= 1
     assert torch.equal(before[:, :, :15], after[:, :, :15])  # nothing comes from below
 
@@ -173,8 +176,9 @@ def test_wrong_configs_are_refused(keys: dict[str, int], message: str) -> None:
 def test_the_config_file_differs_from_the_defaults_where_it_says() -> None:
     text = CONFIG.read_text()
     in_file, default = PixelCnnConfig(**tomllib.loads(text)), PixelCnnConfig()
-    different = {key for key in PixelCnnConfig.model_fields if
-                 getattr(in_file, key) != getattr(default, key)}
+    different = {
+        key for key in PixelCnnConfig.model_fields if getattr(in_file, key) != getattr(default, key)
+    }
     assert different == LARGER_IN_THE_FILE
     for line in text.splitlines():
         key = line.split("=")[0].strip()

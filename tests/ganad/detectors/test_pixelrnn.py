@@ -186,9 +186,7 @@ def test_the_config_file_differs_from_the_defaults_where_it_says() -> None:
     text = CONFIG.read_text()
     in_file, default = PixelRnnConfig(**tomllib.loads(text)), PixelRnnConfig()
     different = {
-        key
-        for key in PixelRnnConfig.model_fields
-        if getattr(in_file, key) != getattr(default, key)
+        key for key in PixelRnnConfig.model_fields if getattr(in_file, key) != getattr(default, key)
     }
     assert different == LARGER_IN_THE_FILE
     for line in text.splitlines():

@@ -12,6 +12,12 @@ from ganad.training import Trainer
 
 SMALL: dict[str, dict[str, Any]] = {
     "ganomaly": {"width": 8, "latent": 10},
+    "autoencoder": {"width": 8, "latent": 10},
+    "vae": {"width": 8, "latent": 10},
+    "egbad": {"width": 4, "features": 32, "latent": 10},
+    "alad": {"width": 8, "latent": 10},
+    "anogan": {"width": 8, "latent": 10, "search_steps": 5},
+    "fanogan": {"width": 4, "latent": 10, "n_critic": 1},
 }
 GRADIENT = [name for name, kind in DETECTORS.items() if issubclass(kind, GradientDetector)]
 
@@ -108,7 +114,8 @@ def test_each_optimizer_changes_only_its_own_networks(name: str) -> None:
 def test_sizes_and_channels(name: str, size: int, channels: int) -> None:
     model = small(name, image_size=size, channels=channels)
     scores = model.score(random_images(2, channels, size), maps=True)
-    assert scores.score.shape == (2,) and scores.score.dtype == np.float64
+    assert scores.score.shape == (2,)
+    assert scores.score.dtype == np.float64
     assert np.isfinite(scores.score).all()
     if scores.maps is not None:
         assert scores.maps.shape == (2, size, size)
