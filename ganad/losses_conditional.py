@@ -1,4 +1,4 @@
-"""Pure functions of the class-conditional GANs: D's logits are n×classes, y the labels, int64 (n,)."""
+"""Pure functions of class-conditional GANs: D's logits are n×classes, y the labels, int64 (n,)."""
 
 from __future__ import annotations
 

@@ -19,12 +19,29 @@ from ganad.detectors.ganomaly import Ganomaly
 from ganad.detectors.gaussian import Gaussian
 from ganad.detectors.knn import Knn
 from ganad.detectors.ocsvm import Ocsvm
+from ganad.detectors.pixelcnn import PixelCnn
+from ganad.detectors.pixelrnn import PixelRnn
+from ganad.detectors.skip_ganomaly import SkipGanomaly
 from ganad.detectors.vae import Vae
 from ganad.errors import ConfigError
 
 DETECTORS: dict[str, type[Detector[Any]]] = {
     detector.name: detector
-    for detector in (Ganomaly, Gaussian, Knn, Ocsvm, Autoencoder, Vae, Anogan, Fanogan, Egbad, Alad)
+    for detector in (
+        Gaussian,
+        Knn,
+        Ocsvm,
+        Autoencoder,
+        Vae,
+        PixelCnn,
+        PixelRnn,
+        Anogan,
+        Fanogan,
+        Egbad,
+        Alad,
+        Ganomaly,
+        SkipGanomaly,
+    )
 }
 
 

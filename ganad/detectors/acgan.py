@@ -21,9 +21,12 @@ from ganad import losses, losses_conditional
 from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
 from ganad.detectors.guards import redraw_if_collapsed
 from ganad.errors import ConfigError, TrainingError
-from ganad.networks.conditional import ConditionalDiscriminator, ConditionalGenerator
+from ganad.networks.conditional import (
+    ConditionalDiscriminator,
+    ConditionalGenerator,
+    discriminator_init,
+)
 from ganad.networks.dcgan import check_size
-from ganad.networks.initialisation import dcgan_init
 
 
 class AcganConfig(GradientConfig):
@@ -47,6 +50,8 @@ class AcganConfig(GradientConfig):
     """Features of D's first layer; up to 32 times as many after it."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """In D, after every layer."""
+    discriminator_norm: Literal["none", "batch"] = "none"
+    """In D: nothing, or batch-norm (paper), with which its judgement of single images drifts."""
     w_class: float = Field(default=1.0, ge=0)
     """Weight of the auxiliary classifier's loss (head "acgan")."""
     beta1: float = Field(default=0.5, ge=0, lt=1)
@@ -85,9 +90,10 @@ class Acgan(GradientDetector[AcganConfig]):
             config.discriminator_width,
             num_classes,
             config.dropout,
+            batch_norm=config.discriminator_norm == "batch",
             auxiliary=config.head == "acgan",
         )
-        dcgan_init(self.discriminator)
+        discriminator_init(self.discriminator)
         self.register_buffer("num_resets", torch.zeros((), dtype=torch.long))
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -132,7 +138,7 @@ class Acgan(GradientDetector[AcganConfig]):
         noise = torch.randn(len(images), self.config.latent, 1, 1, device=images.device)
         # The fakes take the batch's own labels: as frequent as the real ones, whatever those are.
         fakes = self.generator(noise, labels)
-        # One batch of both: apart, D's batch-norm would tell them by the statistics of each batch,
+        # One batch of both: apart, a batch-norm in D would tell them by statistics of each batch,
         # which a score must not know, and D in eval mode would rate fakes above real images.
         source_logits, class_logits = self.discriminator(torch.cat([images, fakes]))
         twice = torch.cat([labels, labels])
@@ -150,12 +156,12 @@ class Acgan(GradientDetector[AcganConfig]):
             discriminator_loss = losses.total([(1.0, source), (weight, report["class"])])
         step.update("generator", generator_loss)
         step.update("discriminator", discriminator_loss)
-        redraw_if_collapsed(self, self.discriminator, source, step, dcgan_init)
+        redraw_if_collapsed(self, self.discriminator, source, step, discriminator_init)
         report |= {"generator": generator_loss, "discriminator": discriminator_loss}
         return {name: loss.detach() for name, loss in report.items()}
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Nothing is reconstructed: samples of the class that D takes each image for, to look at."""
+        """Nothing is rebuilt: samples of the class that D takes each image for, to look at."""
         labels = self.discriminator(images)[1].argmax(1)
         generator = torch.Generator().manual_seed(self.config.seed)
         noise = torch.randn(len(images), self.config.latent, 1, 1, generator=generator)

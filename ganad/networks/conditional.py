@@ -1,5 +1,5 @@
-"""Generator, discriminator and heads that know the class of an image: ACGAN's pyramids (Odena et al.
-2017, appendix A), with conditional batch-norm and a choice of heads."""
+"""Generator, discriminator and heads that know the class of an image: ACGAN's pyramids (Odena et
+al. 2017, appendix A), with conditional batch-norm and a choice of heads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganad.networks.dcgan import LEAK
+from ganad.networks.initialisation import dcgan_init
 
 
 class ConditionalBatchNorm2d(nn.Module):
@@ -59,20 +60,21 @@ class ConditionalGenerator(nn.Module):
 
 
 def discriminator_features(
-    image_size: int, channels: int, width: int, dropout: float
+    image_size: int, channels: int, width: int, dropout: float, batch_norm: bool
 ) -> tuple[nn.Sequential, int]:
     """Images -> n×f×4×4, and f: pairs of 3×3 convolutions of stride 2 and 1.
 
     Each has twice the features of the one before it, `width` to 32·width: at 32 pixels the 16 to
-    512 of the paper. LeakyReLU and dropout after each, batch-norm in all but the first.
+    512 of the paper. LeakyReLU and dropout after each, batch-norm, if any, in all but the first.
     """
     modules: list[nn.Module] = []
     num_layers = 2 * (image_size.bit_length() - 3)
     before = channels
     for layer in range(num_layers):
         after = width * min(2**layer, 32)
-        modules.append(nn.Conv2d(before, after, 3, 2 - layer % 2, 1, bias=layer == 0))
-        if layer:
+        normed = batch_norm and layer > 0
+        modules.append(nn.Conv2d(before, after, 3, 2 - layer % 2, 1, bias=not normed))
+        if normed:
             modules.append(nn.BatchNorm2d(after))
         modules += [nn.LeakyReLU(LEAK, inplace=True), nn.Dropout(dropout)]
         before = after
@@ -124,12 +126,29 @@ class ConditionalDiscriminator(nn.Module):
         width: int,
         num_classes: int,
         dropout: float,
+        batch_norm: bool,
         auxiliary: bool,
     ) -> None:
         super().__init__()
-        self.features, wide = discriminator_features(image_size, channels, width, dropout)
+        self.features, wide = discriminator_features(
+            image_size, channels, width, dropout, batch_norm
+        )
         head = AuxiliaryHead if auxiliary else ProjectionHead
         self.head: nn.Module = head(wide, num_classes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.head(self.features(images))
+
+
+def discriminator_init(discriminator: nn.Module) -> None:
+    """dcgan_init; without batch-norm, which would rescale them, kernels of the features by fan-in.
+
+    (He et al. 2015, eq. 15: the signal keeps its size through layers of LeakyReLU.)
+    """
+    dcgan_init(discriminator)
+    if any(isinstance(part, nn.BatchNorm2d) for part in discriminator.modules()):
+        return
+    assert isinstance(discriminator.features, nn.Sequential)
+    for part in discriminator.features:
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, LEAK)

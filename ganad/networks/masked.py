@@ -1,5 +1,5 @@
-"""Convolutions that see only the pixels before their own, in raster order: row by row, each row from
-the left, and within a pixel red before green before blue (van den Oord et al. 2016a, fig. 2)."""
+"""Convolutions that see only the pixels before their own, in raster order: row by row, each row
+from the left, and in a pixel red before green before blue (van den Oord et al. 2016a, fig. 2)."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class GatedBlock(nn.Module):
 
 
 class RowLstm(nn.Module):
-    """A layer of the Row LSTM: features n×2h×H×W -> the same shape (van den Oord et al. 2016a, §3.1).
+    """A layer of the Row LSTM: n×2h×H×W -> the same shape (van den Oord et al. 2016a, §3.1).
 
         [o, f, i, g] = K_ss ⊛ h_above + K_is ⊛ x,  c = σ(f) c_above + σ(i) tanh(g),
         h = σ(o) tanh(c)                                                            (eq. 3)

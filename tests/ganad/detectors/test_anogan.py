@@ -11,10 +11,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from ganad.detectors.adversarial import MAX_RESETS, PATIENCE
+from ganad.detectors.adversarial import PATIENCE
 from ganad.detectors.anogan import Anogan, AnoganConfig
 from ganad.detectors.base import Step
 from ganad.detectors.fanogan import Fanogan, FanoganConfig
+from ganad.detectors.guards import MAX_RESETS
 from ganad.errors import ConfigError, TrainingError
 from ganad.model import Model
 from ganad.training import Trainer

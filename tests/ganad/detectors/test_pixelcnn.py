@@ -145,7 +145,8 @@ def test_reconstruction_is_what_the_model_expects_of_each_pixel() -> None:
             model.reconstruct(x),
             model.reconstruct(torch.cat([x[:, :, :15], -x[:, :, 15:]], 2)),
         )
-    assert before.shape == x.shape and before.abs().max() <= 1
+    assert before.shape == x.shape
+    assert before.abs().max() <= 1
     assert torch.equal(before[:, :, :15], after[:, :, :15])  # nothing comes from below
 
 

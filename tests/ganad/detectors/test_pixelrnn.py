@@ -64,7 +64,7 @@ def context(layers: int, row: int, column: int, size: int) -> set[tuple[int, int
     """The pixels before (row, column) that the paper's layers reach, walked layer by layer.
 
     A Row LSTM reads its own and the left column of its row, one column more on either side for
-    each row further up; then the 7×7 of mask A reads three rows above and three columns to the left.
+    each row further up; the 7×7 of mask A reads three rows above and three columns to the left.
     """
     pixels = {(row, column)}
     for _ in range(layers):
@@ -79,7 +79,7 @@ def context(layers: int, row: int, column: int, size: int) -> set[tuple[int, int
         for r, c in pixels
         for dr in range(-3, 1)
         for dc in range(-3, 4 if dr else 0)
-        if 0 <= r + dr and 0 <= c + dc < size
+        if r + dr >= 0 and 0 <= c + dc < size
     }
 
 

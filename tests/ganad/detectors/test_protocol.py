@@ -16,6 +16,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "vae": {"width": 8, "latent": 10},
     "egbad": {"width": 4, "features": 32, "latent": 10},
     "alad": {"width": 8, "latent": 10},
+    "skip_ganomaly": {"width": 8, "latent": 10},
+    "pixelcnn": {"layers": 1, "width": 6, "levels": 8},
+    "pixelrnn": {"layers": 1, "hidden": 6, "head_width": 6, "levels": 8},
     "anogan": {"width": 8, "latent": 10, "search_steps": 5},
     "fanogan": {"width": 4, "latent": 10, "n_critic": 1},
 }

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from ganad.detectors.base import Step
-from ganad.detectors.reset import MAX_RESETS
+from ganad.detectors.guards import MAX_RESETS
 from ganad.detectors.skip_ganomaly import SkipGanomaly, SkipGanomalyConfig
 from ganad.errors import ConfigError, TrainingError
 from ganad.networks.unet import UNet
