@@ -19,8 +19,8 @@ from ganad import losses, losses_bigan
 from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
 from ganad.detectors.guards import redraw_if_collapsed, report_if_useless
 from ganad.networks import alad
-from ganad.networks.bigan import normal_init
 from ganad.networks.average import Average
+from ganad.networks.bigan import normal_init
 from ganad.networks.dcgan import check_size
 
 

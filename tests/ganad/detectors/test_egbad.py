@@ -285,7 +285,7 @@ def test_a_collapsed_discriminator_is_drawn_anew_with_its_optimiser() -> None:
     assert not trainer.optimizers["discriminator"].state  # Adam's moments are gone too
     assert trainer.optimizers["generator"].state
     model.num_resets.fill_(MAX_RESETS)
-    with pytest.raises(TrainingError, match=r"^egbad: a discriminator collapsed 21 times"):
+    with pytest.raises(TrainingError, match=r"^egbad: the discriminator collapsed 21 times"):
         list(trainer.run())
 
 
