@@ -269,6 +269,22 @@ def accuracy(
     print((Path(out) / "accuracy.md").read_text())
 
 
+@benchmarks.command()
+def precision(
+    model: Annotated[str, typer.Argument(help="A saved model.")],
+    source: Annotated[str, typer.Argument(help="Images, with labels if AUROC is wanted.")],
+) -> None:
+    """Score the same images in float32 and bfloat16: speed, AUROC and rank correlation.
+
+    Example: ganad benchmark precision model parts/test
+    """
+    from pipelines.benchmark_precision import precision as run
+    from pipelines.output import write_table
+
+    rows = run(model, source)
+    write_table(list(rows[0]), rows, sys.stdout)
+
+
 @app.command()
 def detectors() -> None:
     """List what can be trained.
