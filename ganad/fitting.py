@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from ganad.archive.decode import Preprocessing
+from ganad.archive.decode import Decoded, Preprocessing
 from ganad.archive.listing import list_images
 from ganad.archive.rows import SCHEMA
 from ganad.archive.selection import normal_rows, with_parts
@@ -53,12 +53,15 @@ def fit(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = create(detector, checked)
     preprocessing = Preprocessing(image_size=checked.image_size, channels=checked.channels)
-    images_and_names = _load(images, preprocessing, drop_abnormal)
-    shards, rows = Shards([images_and_names[0]]), _split(images_and_names[1], checked.seed)
+    pixels, names, labels = _load(images, preprocessing, drop_abnormal)
+    shards, rows = Shards([pixels]), _split(names, checked.seed)
     train, held_out = _positions(rows, "train"), _positions(rows, "calibration")
     history: list[dict[str, Any]] = []
     if isinstance(model, GradientDetector):
-        for progress in Trainer(model, Subset(shards, train), device=device).run():
+        trainer = Trainer(
+            model, Subset(shards, train), device=device, labels=[labels[i] for i in train]
+        )
+        for progress in trainer.run():
             if progress.epoch_ended:
                 history.append({"epoch": progress.epoch, **progress.losses})
             if on_progress:
@@ -66,7 +69,6 @@ def fit(
     else:
         assert isinstance(model, StatisticsDetector)
         history.append(fit_statistics(model.to(device), Subset(shards, train)))
-    names = images_and_names[1]
     calibration = calibrate(model, shards, held_out, [names[i] for i in held_out])
     facts = {"num_train": len(train), "num_calibration": len(held_out), "history": history}
     fitted = Model(model.eval(), calibration, facts)
@@ -117,20 +119,23 @@ def calibrate(
 
 def _load(
     images: Any, preprocessing: Preprocessing, drop_abnormal: bool
-) -> tuple[np.ndarray, list[str]]:
-    """All images decoded, uint8 (n, c, h, w), and their names; bad ones are left out, aloud."""
+) -> tuple[np.ndarray, list[str], list[str | None]]:
+    """All images decoded, uint8 (n, c, h, w), their names and labels; bad ones are left out,
+    aloud."""
     if isinstance(images, str | os.PathLike):
         table = pa.Table.from_pylist(list(list_images([os.fspath(images)])), schema=SCHEMA)
         table = normal_rows(table, os.fspath(images), drop_abnormal)
         batches = from_rows(table.to_pylist(), preprocessing)
     else:
         table, batches = None, decoded_batches(images, preprocessing)
-    decoded, names = [], []
+    decoded: list[Decoded] = []
+    names: list[str] = []
     for some, ids in batches:
         decoded += some
         names += ids
+    labels: list[str | None] = [None] * len(decoded)
     if table is not None:
-        names = table["name"].to_pylist()
+        names, labels = table["name"].to_pylist(), table["label"].to_pylist()
     good = [i for i, one in enumerate(decoded) if one.image is not None]
     if len(good) < len(decoded):
         first = next(one.error for one in decoded if one.error)
@@ -141,4 +146,5 @@ def _load(
         )
     if not good:
         raise TrainingError("none of the images can be read: give images that decode")
-    return np.stack([decoded[i].image for i in good]), [names[i] for i in good]  # type: ignore[misc]
+    pixels = np.stack([decoded[i].image for i in good])  # type: ignore[misc]
+    return pixels, [names[i] for i in good], [labels[i] for i in good]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -61,7 +61,9 @@ class Trainer:
         rank: int = 0,
         num_ranks: int = 1,
         device: str | torch.device = "cpu",
+        labels: Sequence[str | None] | None = None,
     ) -> None:
+        """labels: of the images, in their order, for methods that learn from them."""
         self.detector = detector.to(device).to(memory_format=torch.channels_last)
         self.images, self.rank, self.num_ranks = images, rank, num_ranks
         self.device = torch.device(device)
@@ -81,6 +83,7 @@ class Trainer:
         self.steps_per_epoch = len(images) // self.batch_size  # the ragged end is dropped
         self.total = self.steps_per_epoch * config.epochs
         self.step = 0
+        self.numbers = None if labels is None else detector.label_numbers(labels)
         self._events: list[str] = []
 
     # Resuming
@@ -119,7 +122,7 @@ class Trainer:
         self.detector.train()
         while self.step < self.total:
             epoch, batch_number = divmod(self.step, self.steps_per_epoch)
-            losses = self._one_step(self._batch(epoch, batch_number))
+            losses = self._one_step(self._chosen(epoch, batch_number))
             self.step += 1
             for name, loss in losses.items():
                 sums[name] = sums[name] + loss if name in sums else loss
@@ -146,13 +149,14 @@ class Trainer:
             self.detector.train()  # the caller may have scored in between
         self.detector.eval()
 
-    def _batch(self, epoch: int, number: int) -> Tensor:
+    def _chosen(self, epoch: int, number: int) -> np.ndarray:
+        """Positions of this rank's images in a batch."""
         generator = np.random.default_rng([self.detector.config.seed, epoch])
         order = generator.permutation(len(self.images))
-        mine = order[number * self.batch_size : (number + 1) * self.batch_size]
-        return torch.from_numpy(self.images.take(mine[self.rank :: self.num_ranks]))
+        batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+        return batch[self.rank :: self.num_ranks]
 
-    def _one_step(self, images: Tensor) -> dict[str, Tensor]:
+    def _one_step(self, chosen: np.ndarray) -> dict[str, Tensor]:
         words = [self.detector.config.seed, self.step, self.rank]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
         step = Step(
@@ -162,8 +166,9 @@ class Trainer:
             mean=self._mean,
             reset_optimizer=self._reset_optimizer,
             event=self._events.append,
+            labels=None if self.numbers is None else self.numbers[chosen].to(self.device),
         )
-        prepared = self.detector.prepare(images)
+        prepared = self.detector.prepare(torch.from_numpy(self.images.take(chosen)))
         with self.detector.autocast():
             return self.detector.training_step(prepared, step)
 

@@ -136,9 +136,15 @@ def _train(job: TrainingJob, decoded: Decoded, reporter: Any, num_threads: int) 
     images = Shards.open(decoded.shards, local)
     detector = create(job.detector, job.config)
     assert isinstance(detector, GradientDetector)
-    train_on = Subset(images, job.positions("train", decoded.bad))
+    positions = job.positions("train", decoded.bad)
+    labels = job.table(["label"])["label"].to_pylist()
     trainer = Trainer(
-        detector, train_on, rank=rank, num_ranks=context.get_world_size(), device=device
+        detector,
+        Subset(images, positions),
+        rank=rank,
+        num_ranks=context.get_world_size(),
+        device=device,
+        labels=[labels[i] for i in positions],
     )
     history: list[dict[str, Any]] = []
     checkpoint = ray.train.get_checkpoint()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ValidationError
 
+from ganad.detectors.acgan import Acgan
 from ganad.detectors.alad import Alad
 from ganad.detectors.anogan import Anogan
 from ganad.detectors.autoencoder import Autoencoder
@@ -41,6 +42,7 @@ DETECTORS: dict[str, type[Detector[Any]]] = {
         Alad,
         Ganomaly,
         SkipGanomaly,
+        Acgan,
     )
 }
 

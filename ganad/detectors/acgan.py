@@ -123,12 +123,14 @@ class Acgan(GradientDetector[AcganConfig]):
         return torch.tensor([numbers[label] for label in labels if label is not None])
 
     def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
-        if len(self.config.classes) > 1:
+        labels = step.labels
+        if labels is None and len(self.config.classes) > 1:
             raise TrainingError(
                 f"classes={list(self.config.classes)} needs a label for every training image: "
                 f"train from images with labels, or set a single class"
             )
-        labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        if labels is None:
+            labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
         return self.training_step_labelled(images, labels, step)
 
     def training_step_labelled(

@@ -189,6 +189,8 @@ class Step:
     """Forget an optimiser's moments (after its network is re-initialised)."""
     event: Callable[[str], None]
     """Report something the user should know; stored with the step in the training history."""
+    labels: Tensor | None = None
+    """For each image what label_numbers made of its label, int64 (n,), if it made anything."""
 
 
 class GradientDetector(Detector[GradientConfigT]):
@@ -196,6 +198,11 @@ class GradientDetector(Detector[GradientConfigT]):
 
     num_validated: ClassVar[int] = 256
     """Held-out images, at the most, that are scored after each epoch."""
+
+    def label_numbers(self, labels: Sequence[str | None]) -> Tensor | None:
+        """Labels of the training images -> int64 (n,), for a method that learns from the types of
+        normal images; None for the others."""
+        return None
 
     @abstractmethod
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:

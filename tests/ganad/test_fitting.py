@@ -68,3 +68,19 @@ def test_no_calibration_is_said() -> None:
 def test_wrong_keys_are_named() -> None:
     with pytest.raises(ConfigError, match="^epoch is no key of ganomaly: did you mean epochs"):
         fit("ganomaly", "anywhere", epoch=3)
+
+
+def test_types_of_normal_images_reach_the_method_that_learns_from_them(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    pictures = sorted((image_folder / "train" / "good").iterdir())
+    for number, picture in enumerate(pictures):
+        folder = tmp_path / ("bolt" if number % 2 else "nut")
+        folder.mkdir(exist_ok=True)
+        (folder / picture.name).write_bytes(picture.read_bytes())
+    keys = {"image_size": 32, "generator_width": 8, "discriminator_width": 4, "epochs": 1}
+    keys |= {"batch_size": 8, "classes": ["bolt", "nut"]}
+    model = fit("acgan", str(tmp_path), **keys)
+    assert np.isfinite(model.score(str(tmp_path)).score).all()
+    with pytest.raises(TrainingError, match="does not name the label 'nut'"):
+        fit("acgan", str(tmp_path), **{**keys, "classes": ["bolt", "washer"]})

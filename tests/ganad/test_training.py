@@ -44,14 +44,11 @@ def test_an_epoch_takes_each_image_once_in_an_order_of_its_own() -> None:
 
 
 def test_ranks_share_each_batch_of_the_one_order() -> None:
-    alone, shares = Images(32), [Images(32), Images(32)]
-    trainer = Trainer(detector(), alone)
-    ranks = [Trainer(detector(), shares[rank], rank=rank, num_ranks=2) for rank in (0, 1)]
+    trainer = Trainer(detector(), Images(32))
+    ranks = [Trainer(detector(), Images(32), rank=rank, num_ranks=2) for rank in (0, 1)]
     for number in range(4):
-        trainer._batch(0, number)
-        for rank in ranks:
-            rank._batch(0, number)
-        assert sorted(shares[0].taken[-1] + shares[1].taken[-1]) == sorted(alone.taken[-1])
+        parts = [rank._chosen(0, number).tolist() for rank in ranks]
+        assert sorted(parts[0] + parts[1]) == sorted(trainer._chosen(0, number).tolist())
 
 
 def test_progress_reports_losses_at_the_end_of_each_epoch() -> None:

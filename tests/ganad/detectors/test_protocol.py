@@ -19,6 +19,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "skip_ganomaly": {"width": 8, "latent": 10},
     "pixelcnn": {"layers": 1, "width": 6, "levels": 8},
     "pixelrnn": {"layers": 1, "hidden": 6, "head_width": 6, "levels": 8},
+    "acgan": {"latent": 10, "generator_width": 8, "discriminator_width": 4},
     "anogan": {"width": 8, "latent": 10, "search_steps": 5},
     "fanogan": {"width": 4, "latent": 10, "n_critic": 1},
 }
