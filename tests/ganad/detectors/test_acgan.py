@@ -72,24 +72,6 @@ class InMemory:
         return self.images[positions]
 
 
-class LabelledTrainer(Trainer):
-    """The loop with the labels of each batch handed over beside its images."""
-
-    def __init__(self, detector: Acgan, images: InMemory, labels: Tensor) -> None:
-        super().__init__(detector, images)
-        self.labels = labels
-        step = detector.training_step_labelled
-        detector.training_step = (  # type: ignore[method-assign]
-            lambda images, one: step(images, self.mine, one)
-        )
-
-    def _batch(self, epoch: int, number: int) -> Tensor:
-        order = np.random.default_rng([self.detector.config.seed, epoch])
-        mine = order.permutation(len(self.images))[number * self.batch_size :][: self.batch_size]
-        self.mine = self.labels[mine]
-        return torch.from_numpy(self.images.take(mine))
-
-
 def test_the_networks_are_those_of_the_paper_at_32_pixels() -> None:
     model = Acgan(AcganConfig())
     generator = [*model.generator.convolutions, model.generator.last]
@@ -238,7 +220,9 @@ def test_training_on_real_types_teaches_what_is_real(head: str) -> None:
     labels = torch.from_numpy(digits.target[chosen]).long()
     keys = {"classes": TYPES, "epochs": 8, "batch_size": 20, "learning_rate": 1e-3, "dropout": 0.1}
     model = small(head=head, discriminator_width=8, **keys)
-    reports = [p for p in LabelledTrainer(model, InMemory(images), labels).run() if p.losses]
+    names = [TYPES[number] for number in labels]
+    trainer = Trainer(model, InMemory(images), labels=names)
+    reports = [p for p in trainer.run() if p.losses]
     assert reports[-1].losses["discriminator"] < reports[0].losses["discriminator"]
     with torch.no_grad():
         real, _ = model.discriminator(model.prepare(torch.from_numpy(images)))
