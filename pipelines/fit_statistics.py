@@ -18,7 +18,6 @@ from ganad.archive import storage
 from ganad.archive.load import load_images
 from ganad.archive.parts import Part
 from ganad.calibration import Calibration
-from ganad.detectors import create
 from ganad.detectors.base import StatisticsDetector
 from ganad.errors import TrainingError
 from ganad.model import Model, load
@@ -62,10 +61,10 @@ class Observer:
         }
 
 
-def fit_statistics(job: TrainingJob, resources: Resources) -> None:
-    """Fit, calibrate and save the detector of the job."""
-    detector = create(job.detector, job.config)
-    assert isinstance(detector, StatisticsDetector)
+def fit_statistics(
+    job: TrainingJob, detector: StatisticsDetector[Any, Any], resources: Resources
+) -> None:
+    """Fit, calibrate and save the unfitted detector of the job."""
     rows = job.table()
     start = _begin(detector, rows, job)
     unfitted = Model(detector, None).save(job.place("uncalibrated", "unfitted"))

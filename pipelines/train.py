@@ -19,8 +19,8 @@ from ganad.archive.decode import Preprocessing
 from ganad.archive.manifest import Manifest
 from ganad.archive.selection import normal_rows, with_parts
 from ganad.archive.split import split_digest
-from ganad.detectors import configure, find
-from ganad.detectors.base import DetectorConfig, GradientDetector
+from ganad.detectors import configure, create, find
+from ganad.detectors.base import DetectorConfig, GradientDetector, StatisticsDetector
 from ganad.errors import TrainingError
 from ganad.model import read_info
 from pipelines.cluster import connected, share
@@ -80,12 +80,14 @@ def train(
         say(f"{out} is trained already")
         return dict(read_info(model))
     job = _prepare(detector, config, rows, manifest, model, typed)
+    # Made before Ray starts: a missing file of weights is told at once.
+    unfitted = None if issubclass(kind, GradientDetector) else create(detector, config)
     with connected(debug):
         began = time.perf_counter()
-        if issubclass(kind, GradientDetector):
-            fit_gradient(job, share(workers, gpu, workers_without_gpu=1))
+        if isinstance(unfitted, StatisticsDetector):
+            fit_statistics(job, unfitted, share(workers, gpu))
         else:
-            fit_statistics(job, share(workers, gpu))
+            fit_gradient(job, share(workers, gpu, workers_without_gpu=1))
     info = dict(read_info(model))
     for name in ("cache", "checkpoints", "uncalibrated"):
         storage.remove_folder(storage.join(folder, name))

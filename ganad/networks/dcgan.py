@@ -22,7 +22,7 @@ def check_size(image_size: int, smallest: int = 16, largest: int = 256) -> None:
 def encoder(
     image_size: int, channels: int, width: int, outputs: int, extra_layers: int = 0
 ) -> nn.Sequential:
-    """Images n×channels×S×S -> n×outputs×1×1 (Akçay et al. 2018; METHODS: all convs without bias).
+    """Images n×channels×S×S -> n×outputs×1×1 (Akçay et al. 2018; no bias anywhere).
 
     The last module is the final convolution; all before it give n×(width·S/8)×4×4.
     """
