@@ -33,13 +33,14 @@ def run(*arguments: str) -> str:
     return result.stderr
 
 
-def kill_when(condition: Callable[[], bool], *arguments: str, after_s: float = 0.0) -> None:
-    """Start a command, wait for the condition, and kill the driver with no chance to tidy up."""
+def kill_when(condition: Callable[[int], bool], *arguments: str, after_s: float = 0.0) -> None:
+    """Start a command, wait until the condition holds for the driver's process id, and kill the
+    driver with no chance to tidy up."""
     driver = subprocess.Popen(
         command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + PATIENCE_S
-    while not condition():
+    while not condition(driver.pid):
         assert driver.poll() is None, "the job ended before it could be killed"
         assert time.monotonic() < deadline, "the job did not get as far as to be killed"
         time.sleep(0.02)
@@ -78,7 +79,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
         return ["train", "ganomaly", str(archive), "--out", str(tmp_path / out), *TRAIN, *epochs]
 
     checkpoints = tmp_path / "killed" / "training" / "checkpoints" / "run"
-    kill_when(lambda: bool(list(checkpoints.glob("step_*"))), *arguments("killed"))
+    kill_when(lambda _: bool(list(checkpoints.glob("step_*"))), *arguments("killed"))
     assert not (tmp_path / "killed" / "model.json").exists()
     said = run(*arguments("killed"))
     assert "going on from step" in said
@@ -104,7 +105,7 @@ def test_a_scoring_job_killed_again_and_again_gives_the_undisturbed_table(
     for _ in range(3):
         there = len(list(table.glob("model=*/*.parquet")))
         kill_when(
-            lambda there=there: len(list(table.glob("model=*/*.parquet"))) > there,  # type: ignore[misc]
+            lambda _, there=there: len(list(table.glob("model=*/*.parquet"))) > there,  # type: ignore[misc]
             *arguments(table),
             after_s=moments.uniform(0, 0.2),
         )
@@ -117,25 +118,40 @@ def test_a_scoring_job_killed_again_and_again_gives_the_undisturbed_table(
 
 
 def test_a_killed_driver_leaves_no_ray_behind(archive: Path, tmp_path: Path) -> None:
-    table = tmp_path / "model"
-    arguments = ["train", "ganomaly", str(archive), "--out", str(table), *TRAIN]
-    before = ray_processes()
-    kill_when(lambda: len(ray_processes() - before) > 3, *arguments)
-    deadline = time.monotonic() + 60
-    while ray_processes() - before and time.monotonic() < deadline:
+    seen: set[int] = set()
+
+    def working(driver: int) -> bool:
+        seen.update(family(driver))
+        return any(b"ray::" in command_line(pid) for pid in seen)
+
+    arguments = ["train", "ganomaly", str(archive), "--out", str(tmp_path / "model"), *TRAIN]
+    kill_when(working, *arguments, after_s=1.0)
+    deadline = time.monotonic() + 90
+    while (left := [pid for pid in seen if command_line(pid)]) and time.monotonic() < deadline:
         time.sleep(0.5)
-    assert not ray_processes() - before
+    assert not left, [command_line(pid) for pid in left]
 
 
-def ray_processes() -> set[int]:
-    """Process ids of raylets and their workers on this machine."""
-    found = set()
+def family(driver: int) -> set[int]:
+    """The driver's descendants: Ray's daemons and their workers."""
+    parents = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():
             try:
-                line = (folder / "cmdline").read_bytes()
+                # pid (name) state parent ...; the name may hold spaces.
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            if b"raylet" in line or b"gcs_server" in line or line.startswith(b"ray::"):
-                found.add(int(folder.name))
-    return found
+            parents[int(folder.name)] = int(fields[1])
+    found = {driver}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {driver}
+
+
+def command_line(pid: int) -> bytes:
+    """Empty for a process that is gone or only waits for its parent to notice."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
