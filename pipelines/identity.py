@@ -8,21 +8,20 @@ from ganad.archive import storage
 from ganad.errors import Mismatch
 
 
-def claim(folder: str, file: str, identity: dict[str, Any], typed: str, remedy: str) -> bool:
-    """Claim the folder for this work; True if it already was.
+def claim(folder: str, file: str, identity: dict[str, Any], typed: str, remedy: str) -> None:
+    """Claim the folder for this work, or find that it already was.
 
     Raises Mismatch, naming the first key that differs, if it holds other work.
     """
     uri = storage.join(folder, file)
     if not storage.exists(uri):
         storage.write_json(uri, identity)
-        return False
+        return
     before = storage.read_json(uri)
     for key in {**identity, **before}:
         if identity.get(key) != before.get(key):
             what = _difference(key, before.get(key), identity.get(key))
             raise Mismatch(f"{typed} holds other work ({what}): {remedy}")
-    return True
 
 
 def _difference(key: str, before: Any, now: Any) -> str:
