@@ -22,6 +22,7 @@ from ganad import losses
 from ganad.archive import storage
 from ganad.detectors.adversarial import AdversarialConfig, AdversarialDetector
 from ganad.detectors.base import Scores, Step
+from ganad.detectors.precision import data_type
 from ganad.errors import ConfigError
 from ganad.latent_search import Found, LatentSearch, SearchOptions
 from ganad.networks.dcgan import check_size
@@ -160,7 +161,7 @@ class Anogan(AdversarialDetector[AnoganConfig]):
             tolerance=config.tolerance,
             keep=config.keep,
             slots=config.search_batch,
-            dtype=torch.bfloat16 if config.precision == "bfloat16" else torch.float32,
+            dtype=data_type(config.precision, self.device),
         )
         features = self.discriminator.features
         assert isinstance(features, nn.Module)

@@ -13,6 +13,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ganad.detectors.precision import Precision, data_type
+
 
 class DetectorConfig(BaseModel):
     """Keys that every detector has. Unknown keys are errors (see ganad.detectors.configure)."""
@@ -27,8 +29,10 @@ class DetectorConfig(BaseModel):
     """Images per step over all workers together."""
     seed: int = Field(default=0, ge=0)
     """Fixes initial weights, data order, noise and the split. 0 is a seed like any other."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the forward pass (autocast); weights, losses and scores stay float32 or better."""
+    precision: Precision = "auto"
+    """Of the forward pass (autocast); weights, losses and scores stay float32 or better. auto:
+    bfloat16 where the processor or GPU has instructions for it, else float32. Name one if the
+    machines of a cluster differ and their scores may not, in the fourth digit."""
 
 
 ConfigT = TypeVar("ConfigT", bound=DetectorConfig)
@@ -118,8 +122,8 @@ class Detector(nn.Module, Generic[ConfigT]):
 
     def autocast(self) -> torch.autocast:
         """The configured precision, on the device where the networks are."""
-        enabled = self.config.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        half = data_type(self.config.precision, self.device) == torch.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
     @contextmanager
     def scoring(self) -> Iterator[None]:

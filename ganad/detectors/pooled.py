@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from ganad.detectors.base import DetectorConfig, StatisticsDetector, StatisticsT
+from ganad.detectors.precision import Precision
 from ganad.errors import TrainingError
 from ganad.features import RANDOM, FeatureExtractor, full_name, native_size
 
@@ -57,7 +58,7 @@ class PooledConfig(DetectorConfig):
 
     image_size: int = Field(default=380, ge=8, le=2048)
     """Side in pixels of the square that images are resized to; left out = the network's own."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """bfloat16 is about twice as fast. It ranks images almost, not quite, as float32 does."""
     backbone: Backbone = Backbone()
 
