@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 TRAIN = ["--set", "image_size=16", "--set", "channels=1", "--set", "width=8", "--no-gpu"]
 PATIENCE_S = 240
+NUM_KILLS = 20
 
 
 def command(*arguments: str) -> list[str]:
@@ -33,12 +35,16 @@ def run(*arguments: str) -> str:
     return result.stderr
 
 
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
 def kill_when(condition: Callable[[int], bool], *arguments: str, after_s: float = 0.0) -> None:
     """Start a command, wait until the condition holds for the driver's process id, and kill the
     driver with no chance to tidy up."""
-    driver = subprocess.Popen(
-        command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    driver = start(*arguments)
     deadline = time.monotonic() + PATIENCE_S
     while not condition(driver.pid):
         assert driver.poll() is None, "the job ended before it could be killed"
@@ -62,10 +68,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scores(table: Path) -> dict[str, float]:
     """image_id -> score; fails on an image that is there twice."""
-    rows = pa.concat_tables(
+    nothing = pa.table({"image_id": pa.array([], pa.string()), "score": pa.array([], pa.float64())})
+    parts = [
         pq.read_table(path, columns=["image_id", "score"], partitioning=None)
         for path in table.glob("model=*/*.parquet")
-    )
+    ]
+    rows = pa.concat_tables([nothing, *parts])
     ids = rows["image_id"].to_pylist()
     assert len(ids) == len(set(ids))
     return dict(zip(ids, rows["score"].to_pylist(), strict=True))
@@ -90,27 +98,38 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
     assert killed["id"] == whole["id"]
 
 
-def test_a_scoring_job_killed_again_and_again_gives_the_undisturbed_table(
+def test_a_scoring_job_killed_at_random_moments_gives_the_undisturbed_table(
     archive: Path, tmp_path: Path
 ) -> None:
+    """Large networks, so that on any machine the job is still at work after its first part."""
+    some = tmp_path / "some"
+    some.mkdir()
+    for path in sorted(archive.iterdir())[:64]:
+        shutil.copy(path, some)
     model = str(tmp_path / "model")
-    run("train", "ganomaly", str(archive), "--out", model, *TRAIN, "--set", "epochs=1")
+    large = ["--set", "image_size=64", "--set", "channels=1", "--set", "width=48", "--no-gpu"]
+    run("train", "ganomaly", str(some), "--out", model, *large, "--set", "epochs=1")
     whole, table = tmp_path / "whole", tmp_path / "table"
 
     def arguments(out: Path) -> list[str]:
         return ["score", model, str(archive), "--out", str(out), "--no-gpu"]
 
+    began = time.monotonic()
     run(*arguments(whole))
+    undisturbed_s = time.monotonic() - began
+    kill_when(lambda _: bool(list(table.glob("model=*/*.parquet"))), *arguments(table))
+    assert not (table / "run.json").exists()
+    scores(table)  # what a reader sees meanwhile are whole parts
     moments = random.Random(0)
-    for _ in range(3):
-        there = len(list(table.glob("model=*/*.parquet")))
-        kill_when(
-            lambda _, there=there: len(list(table.glob("model=*/*.parquet"))) > there,  # type: ignore[misc]
-            *arguments(table),
-            after_s=moments.uniform(0, 0.2),
-        )
-        assert not (table / "run.json").exists()
-        scores(table)  # what a reader sees meanwhile are whole parts
+    for _ in range(NUM_KILLS):
+        if (table / "run.json").exists():  # this one was done before its moment came
+            assert scores(table) == scores(whole)
+            shutil.rmtree(table)
+        driver = start(*arguments(table))
+        time.sleep(moments.uniform(0, undisturbed_s))
+        driver.kill()
+        driver.wait()
+        scores(table)
     run(*arguments(table))
     assert scores(table) == scores(whole)
     assert len(scores(table)) == 1500
