@@ -71,10 +71,6 @@ def evaluate(
 def groups_of(labelled: Labelled, model: str) -> list[Group]:
     """All images first; then, if there are several, each abnormal label against all normals."""
     arrays = labelled.arrays(model)
-    kinds = sorted(set(arrays.labels[arrays.abnormal].tolist()))
-    chosen: list[tuple[str | None, np.ndarray]] = [(None, np.ones(len(arrays.scores), bool))]
-    if len(kinds) > 1:
-        chosen += [(kind, ~arrays.abnormal | (arrays.labels == kind)) for kind in kinds]
     return [
         Group(
             model,
@@ -84,8 +80,18 @@ def groups_of(labelled: Labelled, model: str) -> list[Group]:
             if arrays.p_values is None
             else flagged(arrays.p_values[those], arrays.abnormal[those], ALPHA),
         )
-        for label, those in chosen
+        for label, those in by_kind(arrays.abnormal, arrays.labels)
     ]
+
+
+def by_kind(abnormal: np.ndarray, labels: np.ndarray) -> list[tuple[str | None, np.ndarray]]:
+    """(None, all images); then, if there are several abnormal labels, each with the images that
+    measure it: its own and all normal ones. abnormal: bool (n,), labels: str (n,)."""
+    kinds = sorted(set(labels[abnormal].tolist()))
+    chosen: list[tuple[str | None, np.ndarray]] = [(None, np.ones(len(abnormal), bool))]
+    if len(kinds) > 1:
+        chosen += [(kind, ~abnormal | (labels == kind)) for kind in kinds]
+    return chosen
 
 
 def _pixels(labelled: Labelled, model: str, map_images: MapImages, notes: list[str]) -> PixelResult:

@@ -248,6 +248,10 @@ def accuracy(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="One config key, such as epochs=30.")
     ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Settings by detector: digits, mnist, tile or a TOML file.")
+    ] = None,
+    cores: Annotated[int, typer.Option(min=1, help="Threads of each run.")] = 1,
     data: Annotated[str, typer.Option(help="Folder of downloaded image sets.")] = "../shared/data",
     debug: Debug = False,
 ) -> None:
@@ -264,6 +268,8 @@ def accuracy(
         [int(seed) for seed in _words(seeds)],
         set_ or [],
         data,
+        budget=budget,
+        cores=cores,
         debug=debug,
     )
     print((Path(out) / "accuracy.md").read_text())
@@ -282,6 +288,24 @@ def precision(
     from pipelines.output import write_table
 
     rows = run(model, source)
+    write_table(list(rows[0]), rows, sys.stdout)
+
+
+@benchmarks.command()
+def search(
+    model: Annotated[str, typer.Argument(help="A saved model of anogan.")],
+    source: Annotated[str, typer.Argument(help="Images to search for.")],
+    alone: Annotated[int, typer.Option(min=1, help="Images searched one by one.")] = 8,
+    together: Annotated[int, typer.Option(min=1, help="Images searched at once.")] = 256,
+) -> None:
+    """AnoGAN's search, many images at once against one by one: speed and the loss reached.
+
+    Example: ganad benchmark search model parts/test
+    """
+    from pipelines.benchmark_search import search as run
+    from pipelines.output import write_table
+
+    rows = run(model, source, alone, together)
     write_table(list(rows[0]), rows, sys.stdout)
 
 

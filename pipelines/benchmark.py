@@ -1,14 +1,13 @@
 """Accuracy under one protocol. Run: ganad benchmark accuracy --out FOLDER --detectors A,B ...
 
 Every run trains for a budget fixed beforehand, keeps the last checkpoint and never sees a test
-label before it is scored. Beside the detectors stand the trivial ones. Runs resume: what is
-finished is not done again.
+label before it is scored. Beside the detectors stand the trivial ones. A run is one Ray task: on a
+cluster they go in parallel, and what is finished is not done again.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -17,20 +16,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
 
-from ganad.archive.manifest import open_manifest
-from ganad.archive.selection import normal_rows
-from ganad.evaluation import evaluate
+from ganad.archive.listing import list_images
+from ganad.detectors import configure, find
+from ganad.errors import TrainingError
 from ganad.metrics import ranking
-from ganad.table import ScoreTable
 from ganad.trivial import mean_brightness, trivial_scores
 from pipelines.benchmark_data import DataSet, open_data_set
+from pipelines.benchmark_run import fit_and_score
+from pipelines.budget import Budget
 from pipelines.cluster import connected
-from pipelines.index import index
 from pipelines.progress import say
-from pipelines.score import score
-from pipelines.settings import merge_settings
-from pipelines.train import train
 
 SCHEMA = pa.schema(
     [
@@ -46,12 +43,10 @@ SCHEMA = pa.schema(
         ("aupr", pa.float64()),
         ("train_s", pa.float64()),
         ("train_images_per_s", pa.float64()),
-        ("score_s", pa.float64()),
         ("score_images_per_s", pa.float64()),
     ]
 )
-"""label: null for all kinds of defect together. train_s, score_s: the whole job's wall time, start
-of its workers included, on a Ray that runs already."""
+"""label: null for all kinds of defect together. Rates are of one process with --cores threads."""
 
 
 def accuracy(
@@ -62,47 +57,77 @@ def accuracy(
     settings: Sequence[str],
     data: str,
     *,
+    budget: str | None = None,
+    cores: int = 1,
     debug: bool = False,
 ) -> pa.Table:
     """Train, score and evaluate each detector on each data set with each seed.
 
-    settings are config keys as for `ganad train --set`, for all detectors that have them. Writes
-    OUT/accuracy.parquet (a row per run and kind of defect) and OUT/accuracy.md (means ± standard
-    deviation over seeds); returns the former.
+    budget names a file of settings by detector (see pipelines.budget); settings are config keys as
+    for `ganad train --set`, for all detectors. cores: threads of a run; each takes a GPU where
+    there are some. Writes OUT/accuracy.parquet (a row per run and kind of defect) and
+    OUT/accuracy.md (means ± standard deviation over seeds); returns the former.
     """
-    folder = Path(out)
-    rows: list[dict[str, Any]] = []
+    folder = Path(out).absolute()
+    chosen = [open_data_set(name, Path(data), folder / "data") for name in data_sets]
+    budgets = Budget.read(budget, settings, Path(data).absolute())
+    runs = [(one, name, seed) for one in chosen for name in detectors for seed in seeds]
+    # All configs are looked at before anything is computed.
+    plans = [(*run, budgets.values(run[1], run[2], run[0])) for run in runs]
+    for _, name, _, values in plans:
+        find(name)
+        configure(name, values)
+    results = [_result(folder, one, name, seed) for one, name, seed in runs]
+    trivial = [row for one in chosen for row in _trivial(one)]
     with connected(debug):
-        for name in data_sets:
-            chosen = open_data_set(name, Path(data), folder / "data")
-            manifests = _manifests(chosen, folder / "data" / _folder_name(name))
-            rows += _trivial(chosen, manifests)
-            for detector in detectors:
-                for seed in seeds:
-                    rows += _run(folder, chosen, manifests, detector, seed, settings)
-                    _write(rows, folder)
-    return _write(rows, folder)
+        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        task = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=3)(fit_and_score)
+        waiting, failed = {}, []
+        for one, name, seed, values in plans:
+            if not _result(folder, one, name, seed).exists():
+                waiting[task.remote(one, name, values, cores)] = (one, name, seed)
+        while waiting:
+            (done,), _ = ray.wait(list(waiting))
+            one, name, seed = waiting.pop(done)
+            try:
+                found = ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                failed.append(f"{one.name}, {name}, seed {seed}: {error.cause}")
+                say(failed[-1])
+                continue
+            known = {"data": one.name, "detector": name, "seed": seed}
+            known["settings"] = budgets.shown(name)
+            _keep(_result(folder, one, name, seed), [{**known, **row} for row in found])
+            say(
+                f"{one.name}, {name}, seed {seed}: AUROC {found[0]['auroc']:.3f} "
+                f"({len(waiting)} runs to go)"
+            )
+            _write(trivial, results, folder)
+    table = _write(trivial, results, folder)
+    if failed:
+        raise TrainingError(f"{len(failed)} runs failed, the first: {failed[0]}")
+    return table
 
 
-def _manifests(chosen: DataSet, folder: Path) -> tuple[str, str]:
-    places = (str(folder / "train.manifest"), str(folder / "test.manifest"))
-    for source, place in zip((chosen.train, chosen.test), places, strict=True):
-        if not Path(place, "manifest.json").exists():
-            index([source], place)
-    return places
+def _result(folder: Path, chosen: DataSet, detector: str, seed: int) -> Path:
+    data_set = chosen.name.replace(":", "-").replace("/", "_")
+    return folder / "runs" / f"{data_set}-{detector}-seed{seed}.json"
 
 
-def _folder_name(data_set: str) -> str:
-    return data_set.replace(":", "-").replace("/", "_")
+def _keep(place: Path, rows: list[dict[str, Any]]) -> None:
+    """A result that is there is whole."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    fresh = place.with_suffix(".part")
+    fresh.write_text(json.dumps(rows, indent=2))
+    fresh.rename(place)
 
 
-def _trivial(chosen: DataSet, manifests: tuple[str, str]) -> list[dict[str, Any]]:
-    train_rows = normal_rows(open_manifest(manifests[0]).table(), chosen.train)
-    test = open_manifest(manifests[1]).table()
-    levels, _ = mean_brightness(train_rows.to_pylist())
-    tested, ids = mean_brightness(test.to_pylist())
-    abnormal = dict(zip(test["image_id"].to_pylist(), test["abnormal"].to_pylist(), strict=True))
-    truth = np.array([bool(abnormal[one]) for one in ids])
+def _trivial(chosen: DataSet) -> list[dict[str, Any]]:
+    levels, _ = mean_brightness(list(list_images([chosen.train])))
+    test = list(list_images([chosen.test]))
+    tested, ids = mean_brightness(test)
+    abnormal = {row["image_id"]: bool(row["abnormal"]) for row in test}
+    truth = np.array([abnormal[one] for one in ids])
     rows = []
     for name, scores in trivial_scores(levels, tested).items():
         found = ranking(scores, truth)
@@ -122,53 +147,10 @@ def _trivial(chosen: DataSet, manifests: tuple[str, str]) -> list[dict[str, Any]
     return rows
 
 
-def _run(
-    folder: Path,
-    chosen: DataSet,
-    manifests: tuple[str, str],
-    detector: str,
-    seed: int,
-    settings: Sequence[str],
-) -> list[dict[str, Any]]:
-    """One training, one scoring; finished runs are read back."""
-    run = folder / "runs" / f"{_folder_name(chosen.name)}-{detector}-seed{seed}"
-    result = run / "result.json"
-    if result.exists():
-        return list(json.loads(result.read_text()))
-    say(f"{chosen.name}, {detector}, seed {seed}")
-    values = merge_settings(detector, None, [*chosen.settings, *settings], seed)
-    model, table = str(run / "model"), str(run / "scores")
-    began = time.perf_counter()
-    info = train(detector, [manifests[0]], model, values=values)
-    train_s = time.perf_counter() - began
-    facts = info["training"]
-    seen = facts.get("steps", 1) * facts.get("batch_size", facts["num_train"])
-    record = score([model], [manifests[1]], table)
-    score_s = record["timings"]["wall_s"]
-    rows = [
-        {
-            "data": chosen.name,
-            "detector": detector,
-            "settings": " ".join(settings),
-            "seed": seed,
-            "label": group.label,
-            "num": group.ranking.num,
-            "num_abnormal": group.ranking.num_abnormal,
-            "anomaly_ratio": group.ranking.anomaly_ratio,
-            "auroc": group.ranking.auroc,
-            "aupr": group.ranking.aupr,
-            "train_s": train_s,
-            "train_images_per_s": facts.get("images_per_second", seen / train_s),
-            "score_s": score_s,
-            "score_images_per_s": record["timings"]["images_scored_now"] / score_s,
-        }
-        for group in evaluate(ScoreTable(table)).groups
+def _write(trivial: list[dict[str, Any]], results: list[Path], folder: Path) -> pa.Table:
+    rows = trivial + [
+        row for place in results if place.exists() for row in json.loads(place.read_text())
     ]
-    result.write_text(json.dumps(rows, indent=2))
-    return rows
-
-
-def _write(rows: list[dict[str, Any]], folder: Path) -> pa.Table:
     table = pa.Table.from_pylist(
         [{column: row.get(column) for column in SCHEMA.names} for row in rows], schema=SCHEMA
     )
@@ -181,9 +163,9 @@ def _write(rows: list[dict[str, Any]], folder: Path) -> pa.Table:
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """A line per data set and detector: mean ± sample standard deviation over seeds."""
     lines = [
-        "| data | detector | seeds | AUROC | AUPR | anomaly ratio | training s | images/s trained "
-        "| images/s scored |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| data | detector | budget | seeds | AUROC | AUPR | anomaly ratio | training s "
+        "| images/s trained | images/s scored |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
@@ -193,6 +175,7 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
         cells = [
             data,
             detector,
+            group[0].get("settings", ""),
             str(len(group)),
             _spread([row["auroc"] for row in group]),
             _spread([row["aupr"] for row in group]),

@@ -34,6 +34,8 @@ class DataSet:
     test: str
     settings: tuple[str, ...] = ()
     """Size and channels that suit the images."""
+    types: tuple[str, ...] = ()
+    """Labels of the normal sub-types, where the training images carry them."""
 
 
 def open_data_set(name: str, data: Path, work: Path) -> DataSet:
@@ -63,13 +65,14 @@ def open_data_set(name: str, data: Path, work: Path) -> DataSet:
 def _digits(name: str, digit: int, data: Path, work: Path) -> DataSet:
     folder = work / f"digits-{digit}"
     if not folder.is_dir():
-        write_digits(folder, abnormal_digit=digit)
+        write_digits(folder, abnormal_digit=digit, typed=True)
     return DataSet(
         name,
         f"digit {digit} abnormal; train: 80 % of the other nine; test: the rest and every {digit}",
-        str(folder / "train"),
+        str(folder / "types"),
         str(folder / "test"),
         ("image_size=32", "channels=1"),
+        _others(digit),
     )
 
 
@@ -82,7 +85,8 @@ def _mnist(name: str, digit: int, data: Path, work: Path) -> DataSet:
             raise ArchiveError(f"{name} needs MNIST's IDX files in {raw}: put them there")
         folder.mkdir(parents=True, exist_ok=True)
         own, other = _idx(raw, "train"), _idx(raw, "t10k")
-        _write_tar(train, ((im, "train/good") for im, d in zip(*own, strict=True) if d != digit))
+        normal = ((im, f"types/digit_{d}") for im, d in zip(*own, strict=True) if d != digit)
+        _write_tar(train, normal)
         _write_tar(test, _tested(own, other, digit))
     return DataSet(
         name,
@@ -91,7 +95,12 @@ def _mnist(name: str, digit: int, data: Path, work: Path) -> DataSet:
         str(train),
         str(test),
         ("image_size=32", "channels=1"),
+        _others(digit),
     )
+
+
+def _others(digit: int) -> tuple[str, ...]:
+    return tuple(f"digit_{other}" for other in range(10) if other != digit)
 
 
 def _tested(

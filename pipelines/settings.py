@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,21 @@ from ganad.errors import ConfigError
 
 
 def merge_settings(
-    detector: str, file: Path | None, assignments: Sequence[str], seed: int | None
+    detector: str,
+    file: Path | None,
+    assignments: Sequence[str],
+    seed: int | None,
+    values: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The detector's own TOML, then the file given, then --set, then --seed; later ones win."""
-    own = files("pipelines") / "configs" / f"{detector}.toml"
-    values = tomllib.loads(own.read_text()) if own.is_file() else {}
+    """The detector's own TOML (or the values given), then the file, then --set, then --seed; later
+    ones win."""
+    if values is None:
+        own = files("pipelines") / "configs" / f"{detector}.toml"
+        values = tomllib.loads(own.read_text()) if own.is_file() else {}
     if file is not None:
-        _lay_over(values, _read(file))
+        lay_over(values, _read(file))
     for assignment in assignments:
-        _lay_over(values, _parse(assignment))
+        lay_over(values, _parse(assignment))
     if seed is not None:
         values["seed"] = seed
     return values
@@ -48,9 +54,10 @@ def _parse(assignment: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _lay_over(below: dict[str, Any], above: dict[str, Any]) -> None:
+def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    """Put the keys of above into below, in place; nested tables key by key."""
     for key, value in above.items():
         if isinstance(value, dict) and isinstance(below.get(key), dict):
-            _lay_over(below[key], value)
+            lay_over(below[key], value)
         else:
             below[key] = value

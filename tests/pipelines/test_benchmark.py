@@ -35,7 +35,7 @@ def test_accuracy_stands_beside_trivial_detectors_and_resumes(
     capsys.readouterr()
     assert run().to_pylist() == first
     assert "training" not in capsys.readouterr().err
-    assert "| ganomaly | 1 |" in (tmp_path / "accuracy.md").read_text()
+    assert "| ganomaly | image_size=16" in (tmp_path / "accuracy.md").read_text()
 
 
 def test_means_come_with_their_spread() -> None:
