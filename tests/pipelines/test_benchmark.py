@@ -43,7 +43,7 @@ def test_means_come_with_their_spread() -> None:
         {"data": "d", "detector": "a", "auroc": value, "aupr": 0.5, "anomaly_ratio": 0.25}
         for value in (0.7, 0.8, 0.9)
     ]
-    assert "| d | a | 3 | 0.800 ± 0.100 | 0.500 ± 0.000 | 0.250 |" in as_markdown(rows)
+    assert "| d | a |  | 3 | 0.800 ± 0.100 | 0.500 ± 0.000 | 0.250 |" in as_markdown(rows)
 
 
 def test_digits_keep_the_abnormal_class_out_of_training(tmp_path: Path) -> None:
