@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import ray
 
 from ganad.archive.listing import list_images
-from ganad.detectors import configure, find
+from ganad.detectors import configure
 from ganad.errors import TrainingError
 from ganad.metrics import ranking
 from ganad.trivial import mean_brightness, trivial_scores
@@ -75,8 +75,7 @@ def accuracy(
     # All configs are looked at before anything is computed.
     plans = [(*run, budgets.values(run[1], run[2], run[0])) for run in runs]
     for _, name, _, values in plans:
-        find(name)
-        configure(name, values)
+        configure(budgets.detector(name), values)
     results = [_result(folder, one, name, seed) for one, name, seed in runs]
     trivial = [row for one in chosen for row in _trivial(one)]
     with connected(debug):
@@ -85,7 +84,7 @@ def accuracy(
         waiting, failed = {}, []
         for one, name, seed, values in plans:
             if not _result(folder, one, name, seed).exists():
-                waiting[task.remote(one, name, values, cores)] = (one, name, seed)
+                waiting[task.remote(one, budgets.detector(name), values, cores)] = (one, name, seed)
         while waiting:
             (done,), _ = ray.wait(list(waiting))
             one, name, seed = waiting.pop(done)

@@ -6,6 +6,8 @@ image_size = 32
 epochs = 30
 [gaussian.backbone]
 weights = "{data}/weights/tf_efficientnetv2_b0.pth"   # {data}: the folder of --data
+    [skip_ganomaly_bottleneck]
+    detector = "skip_ganomaly"    # a variant, under a name of its own
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from ganad.errors import ConfigError
 from pipelines.benchmark_data import DataSet
 from pipelines.settings import lay_over, merge_settings
 
-ALL = "all"
+ALL, VARIANT = "all", "detector"
 
 
 @dataclass(frozen=True)
@@ -48,29 +50,36 @@ class Budget:
             raise ConfigError(f"--budget {name} is no file: give one, or one of {known}") from None
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"--budget {name} is no TOML ({error}): mend it") from None
+        found = Budget(tables, tuple(settings))
         for table in tables:
             if table != ALL:
-                find(table)
-        return Budget(tables, tuple(settings))
+                find(found.detector(table))
+        return found
 
-    def values(self, detector: str, seed: int, chosen: DataSet) -> dict[str, Any]:
+    def detector(self, name: str) -> str:
+        """The detector that a name in the benchmark stands for."""
+        return str(self.tables.get(name, {}).get(VARIANT, name))
+
+    def values(self, name: str, seed: int, chosen: DataSet) -> dict[str, Any]:
         """All config keys of a run: of the detector, the data set, the budget and --set."""
+        detector = self.detector(name)
         fields = find(detector).Config.model_fields
         values = merge_settings(detector, None, chosen.settings, seed)
         shared = {key: v for key, v in self.tables.get(ALL, {}).items() if key in fields}
         lay_over(values, shared)
-        lay_over(values, self.tables.get(detector, {}))
+        own = {key: v for key, v in self.tables.get(name, {}).items() if key != VARIANT}
+        lay_over(values, own)
         values = merge_settings(detector, None, self.settings, seed, values)
         if "classes" in fields and chosen.types:
             values["classes"] = list(chosen.types)
         return values
 
-    def shown(self, detector: str) -> str:
-        """The budget of a detector in a few words."""
+    def shown(self, name: str) -> str:
+        """The budget of a run in a few words."""
         table = {
             key: value
-            for key, value in self.tables.get(detector, {}).items()
-            if not isinstance(value, dict)
+            for key, value in self.tables.get(name, {}).items()
+            if not isinstance(value, dict) and key != VARIANT
         }
         words = [f"{key}={json.dumps(value)}" for key, value in table.items()]
         return " ".join([*words, *self.settings])
