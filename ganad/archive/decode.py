@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,6 +47,9 @@ _FORMATS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "WEBP": WebPImageFile,
     "GIF": GifImageFile,
 }
+# What Pillow warns of decides nothing here, wherever warnings are made errors or printed.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

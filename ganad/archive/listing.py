@@ -1,4 +1,4 @@
-"""SOURCE as typed (a folder, glob, s3:// prefix, image or tar) -> rows, one after the other."""
+"""SOURCE as typed (folder, glob, s3:// prefix, image, tar, Parquet file) -> rows, one by one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ganad.archive import storage
 from ganad.archive.layout import Layout, Surroundings, describe_member
+from ganad.archive.parquets import IMAGE_COLUMNS, LARGE_GROUP, is_parquet, open_images
 from ganad.archive.patterns import Pattern, is_glob, split_glob
 from ganad.archive.rows import Row, image_id
 from ganad.archive.tars import COMPRESSED, compressed, members
@@ -20,8 +21,9 @@ _SUFFIXES_SHOWN = ", ".join(SUFFIXES)
 def list_images(sources: Sequence[str]) -> Iterator[Row]:
     """The rows of all sources as they are found; an image that two of them name comes twice.
 
-    What is abnormal in a tar stays null: only ganad.archive.manifest, which sees all of its
-    labels, can tell. Raises ArchiveError for a source that cannot be listed or holds no image.
+    What is abnormal in a tar or a Parquet file stays null: only ganad.archive.manifest, which sees
+    all of its labels, can tell. Raises ArchiveError for a source that cannot be listed or holds no
+    image.
     """
     surroundings = Surroundings()
     for source in sources:
@@ -46,14 +48,16 @@ class Listing:
         self.num_images = 0
         self.num_skipped = 0
         """Files that are no images; hidden ones and masks are not counted."""
+        self.notes: list[str] = []
         self._surroundings = surroundings
         self._uri = storage.absolute(source)
-        self._tar_seen = False
+        self._shard_seen = ""
 
     @property
-    def may_hold_tars(self) -> bool:
-        """Whether rows can be tar members, of which one alone does not tell everything."""
-        return is_tar(self._uri) or is_glob(self._uri)
+    def may_hold_members(self) -> bool:
+        """Whether rows can be members of tars and Parquet files, of which one alone does not tell
+        everything."""
+        return is_tar(self._uri) or is_parquet(self._uri) or is_glob(self._uri)
 
     def rows(self) -> Iterator[Row]:
         """Yields each image's row. Raises ArchiveError, at the end if there was no image."""
@@ -81,7 +85,12 @@ class Listing:
         if not storage.is_remote(self._uri):
             return os.path.isfile(self._uri)
         # A prefix may not be asked for: not everyone may ask for objects that are not there.
-        named = is_image(self._uri) or is_tar(self._uri) or self._uri.lower().endswith(COMPRESSED)
+        named = (
+            is_image(self._uri)
+            or is_tar(self._uri)
+            or is_parquet(self._uri)
+            or self._uri.lower().endswith(COMPRESSED)
+        )
         return named and not self.source.endswith("/") and storage.size_of(self._uri) is not None
 
     def _is_folder(self) -> bool:
@@ -96,16 +105,24 @@ class Listing:
             yield self._row(Layout(folder, self._surroundings), name, storage.size_of(self._uri))
         elif is_tar(name):
             yield from self._shard(self._uri)
+        elif is_parquet(name):
+            yield from self._cells(self._uri, name)
+            if self.num_skipped:
+                raise ArchiveError(
+                    f"{self.source}: has no column of bytes; store the images in a column "
+                    f"{IMAGE_COLUMNS[0]}, as bytes or as a struct of bytes and path"
+                )
         elif name.lower().endswith(COMPRESSED):
             raise compressed(self._uri)
         else:
             raise ArchiveError(
-                f"{self.source}: is neither an image ({_SUFFIXES_SHOWN}) nor a .tar shard; give "
-                f"a folder, a glob, an s3:// prefix, an image or a .tar"
+                f"{self.source}: is neither an image ({_SUFFIXES_SHOWN}) nor a .tar shard nor "
+                f"a .parquet file; give a folder, a glob, an s3:// prefix or one of these"
             )
 
     def _below(self, folder: str, pattern: Pattern | None) -> Iterator[Row]:
-        """The files below a folder; tar shards among them only where a glob names them."""
+        """The files below a folder; tar shards and Parquet files among them only where a glob names
+        them."""
         if not storage.is_remote(folder) and not os.path.isdir(folder):
             raise ArchiveError(f"{self.source}: there is no such file or folder; check the path")
         layout = Layout(folder, self._surroundings)
@@ -114,8 +131,11 @@ class Listing:
                 yield self._row(layout, file.path, file.size)
             elif is_tar(file.path) and file.is_regular and pattern is not None:
                 yield from self._shard(storage.join(folder, file.path))
+            elif is_parquet(file.path) and file.is_regular and pattern is not None:
+                yield from self._cells(storage.join(folder, file.path), file.path)
             else:
-                self._tar_seen |= is_tar(file.path)
+                if is_tar(file.path) or is_parquet(file.path):
+                    self._shard_seen = self._shard_seen or file.path
                 self.num_skipped += 1
 
     def _row(self, layout: Layout, path: str, size: int | None) -> Row:
@@ -137,7 +157,34 @@ class Listing:
             "abnormal": facts.abnormal,
             "mask": mask,
             "split": facts.split,
+            "column": None,
         }
+
+    def _cells(self, uri: str, path: str) -> Iterator[Row]:
+        """The rows of a Parquet file; of one without images, none."""
+        file = open_images(uri)
+        if file is None:
+            self.num_skipped += 1
+            return
+        if file.largest_group > LARGE_GROUP:
+            self.notes.append(
+                f"{uri}: has row groups of {file.largest_group / 2**30:.1f} GiB, of which a "
+                f"worker may hold all; write it with row_group_size=1000"
+            )
+        for cell in file.cells():
+            yield {
+                "image_id": image_id(uri, str(cell.row)),
+                "uri": uri,
+                "member": str(cell.row),
+                "offset": cell.row,
+                "size": None,
+                "name": f"{path}#{cell.name}",
+                "label": cell.label,
+                "abnormal": None,
+                "mask": None,
+                "split": None,
+                "column": file.column,
+            }
 
     def _shard(self, uri: str) -> Iterator[Row]:
         shard = uri.rpartition("/")[2]
@@ -160,14 +207,17 @@ class Listing:
                 "abnormal": facts.abnormal,
                 "mask": None,
                 "split": facts.split,
+                "column": None,
             }
 
     def _why_none(self) -> str:
-        if self._tar_seen:
-            shards = f"{self.source.rstrip('/')}/*.tar"
-            return f"holds no loose images but .tar shards; name them with '{shards}'"
         if self.num_skipped and storage.exists(storage.join(self._uri, "manifest.json")):
             return "is a manifest, not images; give it alone, as the source of train or score"
+        if self._shard_seen:
+            ending = ".tar" if is_tar(self._shard_seen) else ".parquet"
+            shards = f"{self.source.rstrip('/')}/*{ending}"
+            kind = ".tar shards" if ending == ".tar" else ".parquet files"
+            return f"holds no loose images but {kind}; name them with '{shards}'"
         if self.num_skipped:
             num = self.num_skipped
             return f"none of its {num} files is an image; give some that end in {_SUFFIXES_SHOWN}"

@@ -1,7 +1,8 @@
 """A manifest: the list of an archive's images as a folder of Parquet parts and a manifest.json.
 
 manifest.json is written last and names its parts: a folder without it is no manifest, and one that
-is written anew stays the old one until the new one is whole.
+is written anew stays the old one until the new one is whole. One that is refreshed keeps its parts
+and gets further ones, so that what was done part by part goes on with the new ones alone.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ class Manifest:
     """Files that are no images."""
     notes: tuple[str, ...]
     """What the user should know, a sentence each."""
+    earlier: tuple[str, ...] = ()
+    """Digests that it had before it was refreshed: the images of then are its first parts."""
+    named: Mapping[str, Any] = field(default_factory=dict)
+    """What decided on labels when it was made: labels (a CSV), normal and abnormal."""
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows, or some columns of them, in memory. Raises ArchiveError."""
@@ -119,6 +124,8 @@ def open_manifest(uri: str) -> Manifest:
         merged=info["merged"],
         num_skipped=info["skipped"],
         notes=tuple(info["notes"]),
+        earlier=tuple(info.get("earlier", ())),
+        named=info.get("named", {}),
     )
 
 
@@ -129,29 +136,43 @@ def write_manifest(
     labels: str | None = None,
     normal: Collection[str] = (),
     abnormal: Collection[str] = (),
+    refresh: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Manifest:
     """List the images of all sources and write their manifest to the folder out.
 
     labels: a CSV (columns path, label and perhaps abnormal, mask, split) that replaces the labels
     of the folders. normal, abnormal: labels to be taken so. progress is called with the number of
-    images found so far. A manifest of the same sources is replaced.
+    images found so far. A manifest of the same sources is replaced; with refresh it keeps its rows,
+    and images that it does not list yet come after them, labelled as it was made.
     Raises ArchiveError for sources, ConfigError for labels, and Mismatch or ManifestError if out
     holds something else.
     """
     if not sources:
         raise ConfigError("no source was given: name a folder, a glob, an s3:// prefix or a .tar")
-    naming = Naming(normal, abnormal)
     folder = storage.absolute(out)
     absolute = [storage.absolute(source) for source in sources]
     old = _claim(out, folder, absolute)
+    named: dict[str, Any] = {
+        "labels": None if labels is None else storage.absolute(labels),
+        "normal": sorted(normal),
+        "abnormal": sorted(abnormal),
+    }
+    before = open_manifest(out) if refresh and is_manifest(folder) else None
+    if before is not None:
+        named = _named_before(out, before, named)
+        labels = named["labels"] if labels is None else labels
+    naming = Naming(named["normal"], named["abnormal"])
     surroundings = Surroundings()
     listings = [Listing(source, surroundings) for source in sources]
     rows = _judged(_numbered(listings, progress), naming)
     writer = PartWriter(folder, f"-{secrets.token_hex(4)}" if old else "")
     merged, notes = 0, []
     try:
-        if labels is None and len(listings) == 1 and not listings[0].may_hold_tars:
+        if before is not None:
+            old = sorted(set(old) - set(writer.keep(before.parts)))
+        alone = len(listings) == 1 and not listings[0].may_hold_members
+        if labels is None and alone and before is None:
             writer.write(batches_of(row for _, row in rows))
         else:
             with _workplace(folder) as place, Merge(place) as merge:
@@ -159,29 +180,52 @@ def write_manifest(
                 if labels is not None:
                     merge.add_labels(labels, read_labels(labels))
                 merge.judge(naming)
+                if before is not None:
+                    merge.leave_out(before.parts)
                 writer.write(merge.batches(sources))
                 merged, notes = merge.num_repeated, merge.notes
         naming.check(writer.labels)
     except BaseException:
         writer.undo()
         raise
+    digest = writer.digest.hexdigest()
     info = {
         "format": FORMAT,
         "sources": absolute,
         "images": writer.num_images,
-        "digest": writer.digest.hexdigest(),
+        "digest": digest,
+        "earlier": _earlier(before, digest),
+        "named": named,
         "labels": dict(sorted(writer.labels.items())),
         "normal": writer.num_normal,
         "abnormal": writer.num_abnormal,
         "merged": merged,
         "skipped": sum(listing.num_skipped for listing in listings),
-        "notes": notes,
+        "notes": [*notes, *(note for listing in listings for note in listing.notes)],
         "parts": writer.parts,
     }
     storage.write_json(storage.join(folder, "manifest.json"), info)
     for name in old:
         storage.remove(storage.join(folder, name))
     return open_manifest(out)
+
+
+def _named_before(out: str, before: Manifest, named: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest was labelled by; all of a table's images are labelled alike."""
+    theirs = {**dict.fromkeys(named), "normal": [], "abnormal": [], **before.named}
+    for key, value in named.items():
+        if value and value != theirs[key]:
+            raise Mismatch(
+                f"{out}: was made with {key} {theirs[key] or 'not given'}, now it is {value}; "
+                f"refresh it without, or index into another folder"
+            )
+    return theirs
+
+
+def _earlier(before: Manifest | None, digest: str) -> list[str]:
+    if before is None:
+        return []
+    return [*before.earlier, *([before.digest] if before.digest != digest else [])]
 
 
 def _claim(out: str, folder: str, sources: list[str]) -> list[str]:

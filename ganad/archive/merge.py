@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from ganad.archive.labels import CsvRow, Naming
+from ganad.archive.parts import Part, read_table
 from ganad.archive.rows import SCHEMA, Row
 from ganad.errors import ArchiveError, ConfigError
 
@@ -42,6 +43,7 @@ class Merge:
         self.num_repeated = 0
         """Rows that named an image which had been named before."""
         self.notes: list[str] = []
+        self._leave_out = False
         self._database = duckdb.connect(str(folder / "merge.duckdb"))
         settings = {
             "memory_limit": "1GB",
@@ -132,6 +134,34 @@ class Merge:
         self._create("verdicts", schema)
         self._insert("verdicts", verdicts, schema)
 
+    def leave_out(self, parts: Sequence[Part]) -> None:
+        """Take parts that are listed already: their images are not given back."""
+        schema = pa.schema([SCHEMA.field(name) for name in ("image_id", "size", "offset")])
+        self._create("known", schema)
+        for part in parts:
+            for batch in read_table(part.uri, schema.names).to_batches(_BATCH):
+                self._database.register("batch", pa.Table.from_batches([batch]))
+                self._database.execute("INSERT INTO known SELECT * FROM batch")
+                self._database.unregister("batch")
+        self._leave_out = True
+
+    def _without_known(self, merged: str) -> str:
+        """The rows of merged that are new; notes what became of the others."""
+        self._database.execute(f"CREATE TABLE merged AS {merged}")
+        gone = self._one("SELECT count(*) FROM known ANTI JOIN staged USING (image_id)")[0]
+        changed = self._one("""
+            SELECT count(*), min_by(m.name, m.position) FROM merged m JOIN known k USING (image_id)
+            WHERE m.size IS DISTINCT FROM k.size OR m."offset" IS DISTINCT FROM k."offset" """)
+        if gone:
+            self.notes.append(f"{gone:,} of the images listed before are gone; they stay listed")
+        if changed[0]:
+            self.notes.append(
+                f"{changed[0]:,} of the images listed before have changed, the first "
+                f"{changed[1]}; they stay as they were listed: index into another folder if they "
+                f"are to be scored again"
+            )
+        return "SELECT * FROM merged ANTI JOIN known USING (image_id)"
+
     def batches(self, sources: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows as SCHEMA has them, after judge. Raises ArchiveError if an image came with two
         labels. sources: as typed, by number."""
@@ -158,6 +188,8 @@ class Merge:
                 FROM judged j SEMI JOIN repeated USING (image_id)
                 WINDOW same AS (PARTITION BY image_id))
             WHERE rank = 1"""
+        if self._leave_out:
+            merged = self._without_known(merged)
         result = self._database.sql(f"SELECT {_COLUMNS} FROM ({merged}) ORDER BY position")
         for batch in result.to_arrow_reader(_BATCH):
             yield batch.cast(SCHEMA)

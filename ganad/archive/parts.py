@@ -43,10 +43,9 @@ def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def _read(uri: str, span: tuple[int, int] | None, columns: Sequence[str] | None) -> pa.Table:
-    filesystem, path = storage.arrow_filesystem(uri)
     columns = None if columns is None else list(columns)
     try:
-        with storage.in_words(uri), filesystem.open_input_file(path) as file:
+        with storage.in_words(uri), storage.open_input(uri) as file:
             parquet = pq.ParquetFile(file)
             if span is None:
                 return parquet.read(columns)
@@ -80,7 +79,17 @@ class PartWriter:
         self.num_images = self.num_normal = self.num_abnormal = 0
         self.labels: Counter[str] = Counter()
         self.digest = hashlib.blake2b(digest_size=8)
+        self._num_kept = 0
         self._existed = storage.is_remote(folder) or Path(folder).exists()
+
+    def keep(self, parts: Sequence[Part]) -> list[str]:
+        """Begin with parts that are there already; returns their names."""
+        self.parts = [(part.uri.rpartition("/")[2], part.num_rows) for part in parts]
+        self._num_kept = len(parts)
+        for part in parts:
+            self.num_images += part.num_rows
+            self._count(read_table(part.uri, _DIGESTED))
+        return [name for name, _ in self.parts]
 
     def write(self, batches: Iterable[pa.RecordBatch]) -> None:
         """Write parts of ROWS_PER_PART rows, the last one of the rest."""
@@ -116,7 +125,7 @@ class PartWriter:
 
     def undo(self) -> None:
         """Remove the parts written, and the folder if it was not there before."""
-        for name, _ in self.parts:
+        for name, _ in self.parts[self._num_kept :]:
             storage.remove(storage.join(self.folder, name))
         if not self._existed:
             with suppress(OSError):

@@ -13,18 +13,23 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class Reason:
-    """text: no path and no secret in it. transient: trying again may help."""
+    """text: no path and no secret in it. transient: trying again may help. everywhere: no other
+    file can be had either."""
 
     text: str
     transient: bool = False
+    everywhere: bool = False
 
 
 _NO_CREDENTIALS = (
     "no AWS credentials were found; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY, or run where an instance role gives them"
 )
-_REFUSED = Reason("the AWS credentials were refused; check AWS_ACCESS_KEY_ID and its secret")
+_REFUSED = Reason(
+    "the AWS credentials were refused; check AWS_ACCESS_KEY_ID and its secret", everywhere=True
+)
 _REFUSED_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"}
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _BUSY = {errno.EBUSY, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.EPIPE}
 
 
@@ -41,7 +46,9 @@ def reason_of(error: BaseException) -> Reason | None:
         return Reason(f"the connection failed ({type(error).__name__}); try again", transient=True)
     if isinstance(error, OSError):
         text = os.strerror(error.errno) if error.errno else type(error).__name__
-        return Reason(f"{text}; check the storage", transient=error.errno in _BUSY)
+        return Reason(
+            f"{text}; check the storage", error.errno in _BUSY, everywhere=error.errno in _OURS
+        )
     return None
 
 
@@ -54,7 +61,7 @@ def _of_s3(error: BaseException) -> Reason | None:
     if code in _REFUSED_CODES:
         return _REFUSED
     if code in {"ExpiredToken", "TokenRefreshRequired", "InvalidToken"}:
-        return Reason("the AWS credentials have expired; renew them")
+        return Reason("the AWS credentials have expired; renew them", everywhere=True)
     if code in {"AccessDenied", "AllAccessDisabled", "403"}:
         return Reason("access denied; check the credentials and the bucket's policy")
     if code in {"NoSuchKey", "404"}:
@@ -71,9 +78,10 @@ def _of_client(error: BaseException) -> Reason | None:
     where it is used, and raises those of botocore, aiohttp and urllib3."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}:
-        return Reason(_NO_CREDENTIALS)
+        return Reason(_NO_CREDENTIALS, everywhere=True)
     if names & {"ProfileNotFound", "TokenRetrievalError", "SSOError"}:
-        return Reason("the AWS profile is not there or has expired; check AWS_PROFILE")
+        text = "the AWS profile is not there or has expired; check AWS_PROFILE"
+        return Reason(text, everywhere=True)
     if names & {"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError"}:
         return Reason(f"cannot connect to {_endpoint()}", transient=True)
     if names & {"HTTPClientError", "FSTimeoutError", "IncompleteRead", "ClientPayloadError"}:

@@ -40,11 +40,27 @@ class Shards:
         """Images at these positions, in this order, copied: uint8 (k, c, h, w)."""
         positions = np.asarray(positions)
         result = np.empty((len(positions), *self.arrays[0].shape[1:]), np.uint8)
-        owners = np.searchsorted(self.starts, positions, side="right") - 1
+        owners = self._owners(positions)
         for owner in np.unique(owners):
             chosen = owners == owner
             result[chosen] = self.arrays[owner][positions[chosen] - self.starts[owner]]
         return result
+
+    def crops(self, positions: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
+        """A square of each image, read without the rest of it: uint8 (k, c, side, side).
+
+        corners: int (k, 2), the top and left of each square.
+        """
+        result = np.empty((len(positions), self.arrays[0].shape[1], side, side), np.uint8)
+        for k, (owner, (top, left)) in enumerate(
+            zip(self._owners(positions), corners, strict=True)
+        ):
+            image = self.arrays[owner][positions[k] - self.starts[owner]]
+            result[k] = image[:, top : top + side, left : left + side]
+        return result
+
+    def _owners(self, positions: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.starts, positions, side="right") - 1
 
 
 class Subset:
@@ -59,6 +75,10 @@ class Subset:
     def take(self, positions: np.ndarray) -> np.ndarray:
         """Images at these positions of the subset: uint8 (k, c, h, w)."""
         return self.images.take(self.positions[positions])
+
+    def crops(self, positions: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
+        """A square of each image at these positions: uint8 (k, c, side, side)."""
+        return self.images.crops(self.positions[positions], corners, side)
 
 
 def write_shard(uri: str, images: np.ndarray) -> None:

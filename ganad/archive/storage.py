@@ -7,6 +7,8 @@ so none can end in a log or in a pickled object.
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import re
@@ -19,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.fs
 
 from ganad.archive.reasons import reason_of
 from ganad.errors import ArchiveError
 
 _SCHEME = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_READ_AHEAD = 2**20
 _KEYS_PER_PAGE = 1000  # the most that S3 gives
 
 
@@ -77,7 +81,11 @@ def _s3(pid: int, settings: tuple[tuple[str, str], ...]) -> fsspec.AbstractFileS
         use_listings_cache=False,
         # Three attempts take about two seconds where nothing answers: a typing error in the
         # endpoint is told at once. Long outages are waited for in ganad.archive.load.
-        config_kwargs={"retries": {"mode": "standard", "max_attempts": 3}, "read_timeout": 60},
+        config_kwargs={
+            "retries": {"mode": "standard", "max_attempts": 3},
+            "connect_timeout": 10,
+            "read_timeout": 20,
+        },
     )
     # Its own attempts multiply with those above: with the default a dead network took minutes.
     filesystem.retries = 2
@@ -128,6 +136,50 @@ def read_bytes(uri: str, offset: int | None = None, size: int | None = None) -> 
     """Bytes of a file, or size bytes from offset. Raises ArchiveError."""
     with in_words(uri):
         return read(uri, offset, size)
+
+
+def open_input(uri: str) -> pa.NativeFile:
+    """A file for pyarrow to read from, ranges as it asks for them.
+
+    pyarrow's own way through fsspec takes a server that is away for a moment for a file that is
+    not there. Raises what the filesystem raises.
+    """
+    if not is_remote(uri):
+        return pyarrow.fs.LocalFileSystem().open_input_file(uri)
+    size = size_of(uri)
+    if size is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)
+    return pa.PythonFile(io.BufferedReader(_Ranges(uri, size), _READ_AHEAD), mode="r")
+
+
+class _Ranges(io.RawIOBase):
+    """An object on S3 as a file."""
+
+    def __init__(self, uri: str, size: int) -> None:
+        self.uri, self.size, self.position = uri, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.size}[whence]
+        self.position = start + offset
+        return self.position
+
+    def readinto(self, buffer: Any) -> int:
+        num = min(len(buffer), self.size - self.position)
+        if num <= 0:
+            return 0
+        data = read(self.uri, self.position, num)
+        buffer[: len(data)] = data
+        self.position += len(data)
+        return len(data)
 
 
 def write_bytes(uri: str, data: bytes) -> None:

@@ -55,6 +55,7 @@ def test_a_row(tree):
         "abnormal": None,
         "mask": None,
         "split": None,
+        "column": None,
     }
     assert len(row["image_id"]) == 16
     assert int(row["image_id"], 16) > 0

@@ -2,19 +2,16 @@
 
 import io
 import os
-import socket
-import threading
-from contextlib import suppress
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ganad.archive import load, storage
+from ganad.archive import patience, storage
 from ganad.archive.decode import Preprocessing
 from ganad.archive.listing import list_images
 from ganad.archive.load import load_images
+from tests.proxy import Proxy
 
 GREY = Preprocessing(image_size=4, channels=1)
 RGB = Preprocessing(image_size=8)
@@ -125,59 +122,28 @@ def test_a_folder_in_a_files_place(tmp_path):
 def test_without_credentials_it_is_a_text_at_once(s3, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    monkeypatch.setattr(load, "WAITS_S", (60,))
+    monkeypatch.setattr(patience, "WAITS_S", (60,))
     row = {"uri": "s3://bucket/a.png", "offset": None, "size": None}
     ((one,),) = load_images([row], [GREY])
     assert one.error.startswith("cannot be fetched: no AWS credentials")
 
 
-class Flaky:
-    """A port in front of an S3 server that hangs up on the first connections."""
-
-    def __init__(self, endpoint, refuse):
-        self.target = urlsplit(endpoint).hostname, urlsplit(endpoint).port
-        self.refuse, self.refused = refuse, 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            if self.refused < self.refuse:
-                self.refused += 1
-                client.close()
-                continue
-            server = socket.create_connection(self.target)
-            for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
-
-    @staticmethod
-    def _pass(source, sink):
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-
-
 def test_a_server_that_hangs_up_is_asked_again(s3, monkeypatch):
     s3.put("load/flaky/a.png", picture(6))
-    monkeypatch.setattr(load, "WAITS_S", (0.01, 0.01, 0.01))
-    flaky = Flaky(s3.endpoint, refuse=8)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", flaky.endpoint)
+    monkeypatch.setattr(patience, "WAITS_S", (0.01, 0.01, 0.01))
+    proxy = Proxy(s3.endpoint)
+    proxy.refuse_next = 8
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
     row = {"uri": "s3://load/flaky/a.png", "offset": None, "size": None}
     ((one,),) = load_images([row], [GREY])
-    flaky.listener.close()
-    assert flaky.refused == 8
+    proxy.close()
+    assert proxy.num_spoilt == 8
     assert one.error is None
     assert one.image.max() == 6
 
 
 def test_a_server_that_is_gone_is_given_up(s3, monkeypatch):
-    monkeypatch.setattr(load, "WAITS_S", (0.01,))
+    monkeypatch.setattr(patience, "WAITS_S", (0.01,))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     row = {"uri": "s3://load/a.png", "offset": None, "size": None}
     ((one,),) = load_images([row], [GREY])
