@@ -4,12 +4,14 @@
   x ConfigError            a key, value or flag is wrong
   x ArchiveError           images cannot be listed or reached
     x ManifestError        a manifest is missing, unfinished or not one
+    x Outage               storage has not answered for so long that a job gave up
   x ModelError             a folder is not a saved model, or its files do not belong together
   x Mismatch               an output folder holds the work of another model, config or manifest
   x TrainingError          training cannot start or go on (abnormal labels, NaN, collapse)
   x TableError             a folder is not a score table
     x QueryError           the SQL over a score table is wrong
-  x CapacityError          the cluster cannot ever run what was asked for
+  x ClusterError           a cluster cannot be reached, refuses, or has no such job
+    x CapacityError        the cluster cannot ever run what was asked for
 """
 
 
@@ -27,6 +29,10 @@ class ArchiveError(GanadError):
 
 class ManifestError(ArchiveError):
     """A manifest is missing, unfinished or not one."""
+
+
+class Outage(ArchiveError):
+    """Storage has not answered for so long that a job gave up."""
 
 
 class ModelError(GanadError):
@@ -49,5 +55,9 @@ class QueryError(TableError):
     """The SQL over a score table is wrong."""
 
 
-class CapacityError(GanadError):
+class ClusterError(GanadError):
+    """A cluster cannot be reached, refuses, or has no such job."""
+
+
+class CapacityError(ClusterError):
     """The cluster cannot ever run what was asked for."""

@@ -139,7 +139,8 @@ class FeatureExtractor(nn.Module):
     name: as timm has it, with or without a tag. image_size: side in pixels. levels: which levels
     to give, None = all. weights: None = those of the tag, from the Hugging Face hub or its cache;
     the path of a state dict (.pth, .safetensors); "random" = drawn from seed. With
-    load_weights=False nothing is read, for a state dict is about to be loaded.
+    load_weights=False nothing is read, for a state dict is about to be loaded. size_key: the config
+    key that image_size comes from, for messages.
 
     Raises ConfigError if any of these is wrong or cannot be had.
     """
@@ -155,6 +156,7 @@ class FeatureExtractor(nn.Module):
         weights: str | None = None,
         seed: int = 0,
         load_weights: bool = True,
+        size_key: str = "image_size",
     ) -> None:
         super().__init__()
         record = describe(name)
@@ -169,8 +171,8 @@ class FeatureExtractor(nn.Module):
             self.dimensions = self._fit_to(image_size)
         except (RuntimeError, ValueError, AssertionError) as error:
             raise ConfigError(
-                f"image_size={image_size} does not suit {name} ({_short(error)}): "
-                f"set image_size to {native_size(name)}"
+                f"{size_key}={image_size} does not suit {name} ({_short(error)}): "
+                f"set {size_key} to {native_size(name)}"
             ) from None
         """Level -> width d of its vectors, in the order of the network."""
         if levels is not None:

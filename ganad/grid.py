@@ -38,6 +38,15 @@ def picture_grid(
     return Image.fromarray(canvas)
 
 
+def rows_of(grid: Image.Image, side: int) -> list[Image.Image]:
+    """The rows of a grid of images with that side, without the margins above and below."""
+    step = side + MARGIN
+    return [
+        grid.crop((0, top, grid.width, top + side))
+        for top in range(MARGIN, grid.height - side + 1, step)
+    ]
+
+
 def _rgb(images: np.ndarray) -> np.ndarray:
     """(n, 1 or 3, h, w) -> (n, h, w, 3)."""
     return np.repeat(images, 3 // images.shape[1], axis=1).transpose(0, 2, 3, 1)

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Objective = Literal["bce", "wgan-gp"]
+BatchMean = Callable[[Tensor], Tensor]
+"""(n, ...) -> (...), the mean over all images of a batch, wherever they are."""
 
 
 def discriminator_loss(objective: Objective, real: Tensor, fake: Tensor) -> Tensor:
@@ -33,25 +35,26 @@ def generator_loss(objective: Objective, fake: Tensor) -> Tensor:
     return F.softplus(-fake).mean() if objective == "bce" else -fake.mean()
 
 
-def gradient_penalty(critic: Callable[[Tensor], Tensor], x: Tensor, x_tilde: Tensor) -> Tensor:
-    """mean (‖∇D(x̂)‖₂ − 1)², x̂ = x + u(x̃ − x), u ~ U(0, 1) for each image, the norm over all of
-    its pixels (Gulrajani et al. 2017, eq. 3, without λ).
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor], x: Tensor, x_tilde: Tensor, u: Tensor
+) -> Tensor:
+    """mean (‖∇D(x̂)‖₂ − 1)², x̂ = x + u(x̃ − x), u ~ U(0, 1) of (n, 1, 1, 1), the norm over all
+    pixels of an image (Gulrajani et al. 2017, eq. 3, without λ).
 
     In float32 even under autocast: it is differentiated twice, and bfloat16 has 8 bits.
     """
     with torch.autocast(x.device.type, enabled=False):
         x, x_tilde = x.detach().float(), x_tilde.detach().float()
-        u = torch.rand(len(x), 1, 1, 1, device=x.device)
         x_hat = (x + u * (x_tilde - x)).requires_grad_()
         # Images do not mix inside a critic, so the gradient of the sum holds one of each.
         (gradient,) = torch.autograd.grad(critic(x_hat).sum(), x_hat, create_graph=True)
         return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def fm_mean(f_x: Tensor, f_x_tilde: Tensor) -> Tensor:
+def fm_mean(f_x: Tensor, f_x_tilde: Tensor, batch_mean: BatchMean) -> Tensor:
     """‖mean f(x) − mean f(x̃)‖² / d over d features: a loss of two batches (Salimans et al. 2016,
     §3.1; divided by d as in the authors' code)."""
-    return F.mse_loss(f_x_tilde.float().flatten(1).mean(0), f_x.float().flatten(1).mean(0))
+    return F.mse_loss(batch_mean(f_x_tilde.float()), batch_mean(f_x.float()))
 
 
 def fm_pair(f_x: Tensor, f_x_tilde: Tensor) -> Tensor:
@@ -59,6 +62,7 @@ def fm_pair(f_x: Tensor, f_x_tilde: Tensor) -> Tensor:
     return (f_x.float() - f_x_tilde.float()).abs().flatten(1).sum(1)
 
 
-def spread(images: Tensor) -> Tensor:
+def spread(images: Tensor, batch_mean: BatchMean) -> Tensor:
     """How much images differ from each other: the deviation over the batch, mean over pixels."""
-    return images.float().std(0, correction=0).mean()
+    x = images.float()
+    return batch_mean((x - batch_mean(x)).square()).sqrt().mean()

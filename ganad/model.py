@@ -28,6 +28,7 @@ from safetensors.torch import save as save_tensors
 from ganad import __version__
 from ganad.archive import storage
 from ganad.archive.decode import Decoded, Preprocessing
+from ganad.archive.patience import why
 from ganad.calibration import Calibration
 from ganad.detectors import configure, find
 from ganad.detectors.base import Detector
@@ -84,6 +85,9 @@ class Model:
     calibration: Calibration | None
     training: dict[str, Any] = field(default_factory=dict)
     """Data and split digests, counts, history: whatever the training job recorded."""
+    saved: Mapping[str, Any] | None = None
+    """Of a loaded model, its model.json. A later version of ganad may know more config keys, with
+    defaults that change nothing: the model stays the same one."""
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -98,12 +102,20 @@ class Model:
         }
         return save_tensors(tensors)
 
+    @property
+    def _settings(self) -> dict[str, Any]:
+        if self.saved is not None:
+            return {name: self.saved[name] for name in ("config", "preprocessing")}
+        return {
+            "config": self.detector.config.model_dump(mode="json"),
+            "preprocessing": self.preprocessing.model_dump(mode="json"),
+        }
+
     @cached_property
     def digest(self) -> str:
         """12 hex characters over all that a score or p-value depends on."""
         digest = hashlib.blake2b(digest_size=6)
-        config = self.detector.config.model_dump(mode="json")
-        identity = [self.detector.name, config, self.preprocessing.model_dump(mode="json")]
+        identity = [self.detector.name, *self._settings.values()]
         digest.update(json.dumps(identity, sort_keys=True).encode())
         digest.update(self._weights)
         if self.calibration is not None:
@@ -122,8 +134,7 @@ class Model:
             "format": FORMAT,
             "id": self.id,
             "detector": self.detector.name,
-            "config": self.detector.config.model_dump(mode="json"),
-            "preprocessing": self.preprocessing.model_dump(mode="json"),
+            **self._settings,
             "num_parameters": sum(p.numel() for p in self.detector.parameters()),
             "num_calibration": 0 if self.calibration is None else len(self.calibration.scores),
             "facts": self.detector.facts(),
@@ -205,13 +216,21 @@ def read_info(folder: str) -> Mapping[str, Any]:
         )
     try:
         info = storage.read_json(file)
-    except ArchiveError:
+    except ArchiveError as error:
+        _raise_if_passing(error)
         raise ModelError(f"{folder}/model.json cannot be read: train the model again") from None
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise ModelError(
             f"{folder} has a format that this version of ganad does not know: train the model again"
         )
     return info
+
+
+def _raise_if_passing(error: Exception) -> None:
+    """Storage that is away for a while says nothing about the model's files."""
+    reason = why(error)
+    if reason is not None and reason.transient:
+        raise error
 
 
 def load(folder: str, device: str | torch.device = "cpu") -> Model:
@@ -228,9 +247,10 @@ def load(folder: str, device: str | torch.device = "cpu") -> Model:
             data = storage.read_bytes(storage.join(uri, "calibration.parquet"))
             calibration = Calibration.from_table(pq.read_table(io.BytesIO(data)))
     except (GanadError, OSError, RuntimeError, ValueError, SafetensorError) as error:
+        _raise_if_passing(error)
         reason = str(error).splitlines()[0]
         raise ModelError(f"{folder} is damaged ({reason}): train the model again") from None
-    model = Model(detector.eval(), calibration, dict(info["training"]))
+    model = Model(detector.eval(), calibration, dict(info["training"]), info)
     if model.id != info["id"]:
         raise ModelError(
             f"{folder} holds files that do not belong together (they make {model.id}, model.json "

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ganad.archive import storage
 from ganad.archive.decode import Decoded, Preprocessing, failed
 from ganad.archive.load import load_images
-from ganad.archive.manifest import open_manifest
+from ganad.archive.manifest import SCHEMA, open_manifest
 from ganad.calibration import Calibration
 from ganad.errors import ArchiveError, GanadError, ModelError
 from ganad.table import ScoreTable
@@ -76,15 +76,15 @@ def fetch(table: ScoreTable, rows: Sequence[Row], preprocessing: Preprocessing) 
     places = _places(table, rows)
     found = [i for i, place in enumerate(places) if place is not None]
     images = load_images([places[i] for i in found], [preprocessing])  # type: ignore[misc]
-    result = [failed("its place in the tar is not known, for the manifest is gone")] * len(rows)
+    result = [failed("its place in the file is not known, for the manifest is gone")] * len(rows)
     for i, one in zip(found, images, strict=True):
         result[i] = one[0]
     return result
 
 
 def _places(table: ScoreTable, rows: Sequence[Row]) -> list[dict[str, Any] | None]:
-    """uri, offset and size of each row. A score table does not carry the last two, so those of
-    members of tars are looked up in the manifest."""
+    """uri, offset, size and column of each row. A score table carries the first only, so those of
+    members of tars and Parquet files are looked up in the manifest."""
     members = [row for row in rows if row["member"]]
     known = _members(table, members) if members else {}
     return [
@@ -101,8 +101,8 @@ def _members(table: ScoreTable, rows: Sequence[Row]) -> dict[str, dict[str, Any]
         filesystem, _ = storage.arrow_filesystem(manifest.uri)
         paths = [storage.arrow_filesystem(part.uri)[1] for part in manifest.parts]
         # Rows of one tar lie together, so the condition on uri skips most row groups unread.
-        found = ds.dataset(paths, filesystem=filesystem, format="parquet").to_table(
-            columns=["image_id", "uri", "offset", "size"],
+        found = ds.dataset(paths, SCHEMA, filesystem=filesystem, format="parquet").to_table(
+            columns=["image_id", "uri", "offset", "size", "column"],
             filter=ds.field("uri").isin(list({row["uri"] for row in rows}))
             & ds.field("image_id").isin([row["image_id"] for row in rows]),
         )

@@ -99,7 +99,8 @@ class Session:
             yield
         except (duckdb.Error, OSError, pa.ArrowException) as error:  # the last two while streaming
             if self._files.failure is not None:
-                raise TableError(f"{self.typed} cannot be read: {self._files.failure}") from None
+                failure = self._files.failure
+                raise TableError(f"{self.typed} cannot be read: {failure}") from failure
             message = shortened(str(error).strip().split("\n")[0].rstrip(".!"), 200)
             if shown is None:
                 raise TableError(
@@ -134,7 +135,7 @@ class PartFiles(AbstractFileSystem):
     def __init__(self, parts: Mapping[str, PartFile]) -> None:
         super().__init__()
         self.parts = parts
-        self.failure: str | None = None
+        self.failure: ArchiveError | None = None
         """What really went wrong; DuckDB passes on a whole traceback as text."""
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> _OpenPart:
@@ -150,7 +151,10 @@ class PartFiles(AbstractFileSystem):
         try:
             yield
         except ArchiveError as error:
-            self.failure = str(error)
+            # Without its frames, which would keep DuckDB's objects alive in a circle.
+            self.failure = ArchiveError(str(error))
+            if error.__cause__ is not None:
+                self.failure.__cause__ = error.__cause__.with_traceback(None)
             raise
 
     def modified(self, path: str) -> datetime:

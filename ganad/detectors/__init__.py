@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from pydantic import BaseModel, ValidationError
@@ -73,13 +73,16 @@ def create(name: str, config: DetectorConfig) -> Detector[Any]:
 
 
 def _sentence(name: str, config_class: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A key that is misspelt leaves another one missing: the former is what to say.
+    first = min(error.errors(), key=lambda one: one["type"] == "missing")
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _keys(config_class)
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
         return f"{key} is no key of {name}: {remedy}"
+    if first["type"] == "missing":
+        return f"{key} is missing: set it, for {name} needs it beside what is set already"
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):  # raised by a config's own check, a sentence already
         return str(cause)
@@ -90,8 +93,14 @@ def _sentence(name: str, config_class: type[BaseModel], error: ValidationError) 
 def _keys(config_class: type[BaseModel], prefix: str = "") -> list[str]:
     keys = []
     for key, field in config_class.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += _keys(field.annotation, f"{prefix}{key}.")
+        # A table of keys, or none: X | None.
+        nested = [
+            kind
+            for kind in (field.annotation, *get_args(field.annotation))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if nested:
+            keys += _keys(nested[0], f"{prefix}{key}.")
         else:
             keys.append(prefix + key)
     return keys

@@ -32,8 +32,8 @@ from ganad.networks.dcgan import check_size
 class AcganConfig(GradientConfig):
     """Defaults: ACGAN's CIFAR-10 networks with the heads and norms of today."""
 
-    image_size: int = Field(default=32, ge=16, le=256)
-    """4·2^m."""
+    image_size: int = Field(default=32, ge=8, le=8192)
+    """Side in pixels of the square that images are resized to: 4·2^m, 16 at least."""
     batch_size: int = Field(default=100, ge=1)
     """Images per step over all workers together."""
     classes: tuple[str, ...] = ("normal",)
@@ -59,7 +59,7 @@ class AcganConfig(GradientConfig):
 
     @model_validator(mode="after")
     def _check(self) -> AcganConfig:
-        check_size(self.image_size)
+        check_size(self.input_size, self.input_key)
         if not self.classes or len(set(self.classes)) < len(self.classes) or "" in self.classes:
             raise ConfigError(
                 f"classes={list(self.classes)} must be different names, one at least: "
@@ -80,7 +80,7 @@ class Acgan(GradientDetector[AcganConfig]):
 
     def __init__(self, config: AcganConfig) -> None:
         super().__init__(config)
-        size, channels, num_classes = config.image_size, config.channels, len(config.classes)
+        size, channels, num_classes = config.input_size, config.channels, len(config.classes)
         self.generator = ConditionalGenerator(
             size, channels, config.generator_width, config.latent, num_classes
         )
@@ -137,7 +137,7 @@ class Acgan(GradientDetector[AcganConfig]):
         self, images: Tensor, labels: Tensor, step: Step
     ) -> dict[str, Tensor]:
         """training_step with the images' types: labels int64 (n,), places in config.classes."""
-        noise = torch.randn(len(images), self.config.latent, 1, 1, device=images.device)
+        noise = step.ranks.normal(len(images), self.config.latent, 1, 1, device=images.device)
         # The fakes take the batch's own labels: as frequent as the real ones, whatever those are.
         fakes = self.generator(noise, labels)
         # One batch of both: apart, a batch-norm in D would tell them by statistics of each batch,

@@ -74,9 +74,9 @@ class AdversarialDetector(GradientDetector[ConfigT]):
         betas = (self.config.beta1, self.config.beta2)
         return torch.optim.Adam(network.parameters(), lr=self.config.learning_rate, betas=betas)
 
-    def noise(self, n: int) -> Tensor:
+    def noise(self, n: int, step: Step) -> Tensor:
         """z ~ N(0, I), (n, latent)."""
-        return torch.randn(n, self.config.latent, device=self.device)
+        return step.ranks.normal(n, self.config.latent, device=self.device)
 
     def play(self, images: Tensor, step: Step, num_steps: int) -> dict[str, Tensor]:
         """One step of D and, every n_critic steps, one of G; the game lasts num_steps."""
@@ -88,7 +88,7 @@ class AdversarialDetector(GradientDetector[ConfigT]):
             )
         generator_learns = (step.number + 1) % config.n_critic == 0
         with torch.set_grad_enabled(generator_learns):
-            fake = self.generator(self.noise(len(images)))
+            fake = self.generator(self.noise(len(images), step))
         real_value, real_features = self.discriminator(images)
         fake_value, fake_features = self.discriminator(fake)
 
@@ -96,11 +96,16 @@ class AdversarialDetector(GradientDetector[ConfigT]):
         g_loss = adversarial.generator_loss(config.adversarial, fake_value)
         report = {"generator": g_loss.detach(), "discriminator": d_loss.detach()}
         if config.adversarial == "wgan-gp":
-            penalty = adversarial.gradient_penalty(lambda x: self.discriminator(x)[0], images, fake)
+            u = step.ranks.uniform(len(images), 1, 1, 1, device=images.device)
+            penalty = adversarial.gradient_penalty(
+                lambda x: self.discriminator(x)[0], images, fake, u
+            )
             d_loss = d_loss + config.gradient_penalty * penalty
             report["gradient_penalty"] = penalty.detach()
         if config.w_fm:
-            matching = adversarial.fm_mean(real_features.detach(), fake_features)
+            matching = adversarial.fm_mean(
+                real_features.detach(), fake_features, step.ranks.batch_mean
+            )
             g_loss = g_loss + config.w_fm * matching
             report["feature_matching"] = matching.detach()
         # One graph serves both. G first: its gradient passes through D's weights as they were.
@@ -135,7 +140,8 @@ class AdversarialDetector(GradientDetector[ConfigT]):
         if step.number % LOOK_EVERY:
             return
         found, expected = (
-            step.mean(adversarial.spread(some.detach())) for some in (pictures, images)
+            adversarial.spread(some.detach(), step.ranks.batch_mean).item()
+            for some in (pictures, images)
         )
         alike = found < ALIKE * expected
         if alike and not self.alike:

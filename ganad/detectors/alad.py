@@ -48,7 +48,7 @@ class AladConfig(GradientConfig):
 
     @model_validator(mode="after")
     def _check_size(self) -> AladConfig:
-        check_size(self.image_size)
+        check_size(self.input_size, self.input_key)
         return self
 
 
@@ -64,7 +64,7 @@ class Alad(GradientDetector[AladConfig]):
 
     def __init__(self, config: AladConfig) -> None:
         super().__init__(config)
-        size, channels, width = config.image_size, config.channels, config.width
+        size, channels, width = config.input_size, config.channels, config.width
         self.encoder = alad.encoder(size, channels, width, config.latent)
         self.generator = alad.generator(size, channels, width, config.latent)
         self.discriminator_xz = alad.JointDiscriminator(size, channels, width, config.latent)
@@ -93,7 +93,8 @@ class Alad(GradientDetector[AladConfig]):
     def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
         """The authors draw a batch and noise for the discriminators, and others for G and E; here
         one of each serves both, which halves the passes through G and E."""
-        x, z = images, torch.randn(len(images), self.config.latent, device=images.device)
+        x = images
+        z = step.ranks.normal(len(images), self.config.latent, device=images.device)
         z_of_x, x_of_z = self.encoder(x), self.generator(z)
         x_hat, z_hat = self.generator(z_of_x), self.encoder(x_of_z)
 

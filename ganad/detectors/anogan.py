@@ -64,7 +64,8 @@ class AnoganConfig(AdversarialConfig):
     """Images searched at once. Fixed, for a score depends on it in its last bits."""
     warm_start: str | None = None
     """Folder of a saved f-AnoGAN. Its G, D and E are taken instead of training, and the search
-    starts at E(x). image_size, channels, latent, width and latent_range must be as there."""
+    starts at E(x). image_size (or patch.size), channels, latent, width and latent_range must be as
+    there."""
     latent_range: LatentRange = "tanh"
     """Of the warm start's E."""
 
@@ -77,9 +78,9 @@ class AnoganConfig(AdversarialConfig):
     @model_validator(mode="after")
     def _check_size(self) -> AnoganConfig:
         if self.warm_start is None:
-            check_size(self.image_size)
+            check_size(self.input_size, self.input_key)
         else:
-            check_resnet_size(self.image_size)
+            check_resnet_size(self.input_size, self.input_key)
         return self
 
 
@@ -94,7 +95,7 @@ class Anogan(AdversarialDetector[AnoganConfig]):
 
     def __init__(self, config: AnoganConfig, load_weights: bool = True) -> None:
         super().__init__(config)
-        shape = (config.image_size, config.channels, config.width)
+        shape = (config.input_size, config.channels, config.width)
         self.encoder: nn.Module | None = None
         if config.warm_start is None:
             self.generator = Generator(*shape, config.latent)
@@ -112,7 +113,7 @@ class Anogan(AdversarialDetector[AnoganConfig]):
 
     def new_discriminator(self) -> nn.Module:
         config = self.config
-        shape = (config.image_size, config.channels, config.width)
+        shape = (config.input_size, config.channels, config.width)
         if config.warm_start is not None:
             return ResnetCritic(*shape)
         return opponent(*shape, layer_norm=config.adversarial == "wgan-gp")
@@ -126,10 +127,16 @@ class Anogan(AdversarialDetector[AnoganConfig]):
                 f"warm_start={folder} is no saved fanogan: give the folder of a model that "
                 f"ganad train fanogan wrote"
             )
-        for key in ("image_size", "channels", "latent", "width", "latent_range"):
-            mine, theirs = getattr(self.config, key), info["config"][key]
-            if mine != theirs:
-                raise ConfigError(f"{key}={mine} differs from warm_start: set {key} to {theirs}")
+        theirs = dict(info["config"])
+        theirs["input_size"] = (theirs["patch"] or {}).get("size", theirs["image_size"])
+        for key in ("input_size", "channels", "latent", "width", "latent_range"):
+            mine, name = getattr(self.config, key), key
+            if key == "input_size":
+                name = self.config.input_key
+            if mine != theirs[key]:
+                raise ConfigError(
+                    f"{name}={mine} differs from warm_start: set {name} to {theirs[key]}"
+                )
         weights = load_tensors(storage.read_bytes(storage.join(folder, "model.safetensors")))
         missing, _ = self.load_state_dict(weights, strict=False)
         assert not {key for key in missing if "." in key}, missing
@@ -192,7 +199,9 @@ class Anogan(AdversarialDetector[AnoganConfig]):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.search(images, [""] * len(images)).images
 
-    def score(self, images: Tensor, ids: Sequence[str] | None = None, maps: bool = False) -> Scores:
+    def score_inputs(
+        self, images: Tensor, ids: Sequence[str] | None = None, maps: bool = False
+    ) -> Scores:
         names = list(ids) if ids is not None else [""] * len(images)
         size = QUEUE * self.config.search_batch  # the search itself keeps its batches' shape
         with self.scoring():

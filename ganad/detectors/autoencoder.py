@@ -43,7 +43,7 @@ class AutoencoderConfig(GradientConfig):
 
     @model_validator(mode="after")
     def _check_size(self) -> AutoencoderConfig:
-        check_size(self.image_size)
+        check_size(self.input_size, self.input_key)
         return self
 
 
@@ -80,7 +80,7 @@ class Autoencoder(GradientDetector[AutoencoderConfig]):
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__(config)
-        shape = (config.image_size, config.channels, config.width, config.latent)
+        shape = (config.input_size, config.channels, config.width, config.latent)
         self.encoder = encoder(*shape, config.extra_layers)
         self.decoder = decoder(*shape, config.extra_layers)
         dcgan_init(self)

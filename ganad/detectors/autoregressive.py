@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -21,7 +21,9 @@ from ganad.errors import ConfigError
 class AutoregressiveConfig(GradientConfig):
     """Keys of both."""
 
-    image_size: int = Field(default=32, ge=8, le=128)
+    largest_input: ClassVar[int] = 128
+
+    image_size: int = Field(default=32, ge=8, le=8192)
     """Side in pixels; time grows with its square."""
     batch_size: int = Field(default=16, ge=1)
     """Images per step over all workers together."""

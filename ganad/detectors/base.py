@@ -10,10 +10,15 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from ganad import patches
+from ganad.augmentation import Augment
 from ganad.detectors.precision import Precision, data_type
+from ganad.errors import ConfigError
+from ganad.patches import PatchConfig
+from ganad.ranks import Ranks
 
 
 class DetectorConfig(BaseModel):
@@ -21,8 +26,14 @@ class DetectorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    image_size: int = Field(default=64, ge=8, le=2048)
+    smallest_input: ClassVar[int] = 8
+    largest_input: ClassVar[int] = 2048
+
+    image_size: int = Field(default=64, ge=8, le=8192)
     """Side in pixels of the square that images are resized to; the aspect ratio is not kept."""
+    patch: PatchConfig | None = None
+    """patch.size and so on: the networks see windows of the image, in which small defects are not
+    small. Left out = they see the whole image."""
     channels: Literal[1, 3] = 3
     """1 = grey, 3 = RGB."""
     batch_size: int = Field(default=64, ge=1)
@@ -34,8 +45,47 @@ class DetectorConfig(BaseModel):
     bfloat16 where the processor or GPU has instructions for it, else float32. Name one if the
     machines of a cluster differ and their scores may not, in the fourth digit."""
 
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of what the networks see."""
+        return self.image_size if self.patch is None else self.patch.size
+
+    @property
+    def input_key(self) -> str:
+        """The key that input_size comes from."""
+        return "image_size" if self.patch is None else "patch.size"
+
+    @model_validator(mode="after")
+    def _check_input(self) -> Self:
+        size, patch = self.input_size, self.patch
+        if not self.smallest_input <= size <= self.largest_input:
+            raise ConfigError(
+                f"{self.input_key}={size} is no size for this method: "
+                f"use {self.smallest_input} to {self.largest_input}"
+            )
+        if patch is None:
+            return self
+        if size > self.image_size:
+            raise ConfigError(
+                f"patch.size={size} is larger than image_size={self.image_size}: "
+                f"raise image_size, which is the side of the whole image"
+            )
+        if patch.stride is not None and patch.stride > size:
+            raise ConfigError(
+                f"patch.stride={patch.stride} would leave pixels unseen: use {size} at the most"
+            )
+        num = len(patches.corners(self.image_size, patch))
+        if patch.pool == "top_k" and patch.top_k > num:
+            raise ConfigError(
+                f"patch.top_k={patch.top_k} is more than the {num} patches of an image: use fewer"
+            )
+        return self
+
 
 ConfigT = TypeVar("ConfigT", bound=DetectorConfig)
+GROUP_PATCHES, GROUP_PIXELS = 1024, 2**24
+"""Windows, and pixels of whole images, that are scored together: enough to fill batches with the
+windows of many images, and little enough for the memory."""
 
 
 @dataclass
@@ -111,7 +161,7 @@ class Detector(nn.Module, Generic[ConfigT]):
 
         Raises ValueError unless images are uint8 of the configured channels and size.
         """
-        expected = (self.config.channels, self.config.image_size, self.config.image_size)
+        expected = (self.config.channels, self.config.input_size, self.config.input_size)
         if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise ValueError(
                 f"{self.name} takes uint8 images of shape (n, {', '.join(map(str, expected))}), "
@@ -147,8 +197,45 @@ class Detector(nn.Module, Generic[ConfigT]):
         ids name the images: a method that draws noise seeds it by (config.seed, id).
         """
 
+    def patches(self, images: Tensor) -> Tensor:
+        """Images as the networks see them: cut into windows, those of an image one after another,
+        or as they are."""
+        return images if self.config.patch is None else patches.cut(images, self.config.patch)
+
     def score(self, images: Tensor, ids: Sequence[str] | None = None, maps: bool = False) -> Scores:
-        """Score uint8 images (n, c, h, w), n >= 1, any n."""
+        """Score uint8 images (n, c, h, w), n >= 1, any n; with patches, each by its windows."""
+        patch, size = self.config.patch, self.config.image_size
+        if patch is None:
+            return self.score_inputs(images, ids, maps)
+        names = list(ids) if ids is not None else [""] * len(images)
+        num = len(patches.corners(size, patch))
+        together = max(1, min(GROUP_PATCHES // num, GROUP_PIXELS // size**2))
+        parts = []
+        for start in range(0, len(images), together):
+            group = patches.cut(images[start : start + together], patch)
+            windows = [
+                f"{name}#{k}" for name in names[start : start + together] for k in range(num)
+            ]
+            parts.append(self._pool(self.score_inputs(group, windows, maps), patch, num))
+        return Scores.concatenate(parts)
+
+    def _pool(self, windows: Scores, patch: PatchConfig, num: int) -> Scores:
+        """Scores of windows, num to an image, -> scores of the images."""
+        by_image = windows.score.reshape(-1, num)
+        shares = patches.weights(by_image, patch)
+        terms = {
+            name: (term.reshape(-1, num) * shares).sum(1) for name, term in windows.terms.items()
+        }
+        maps = None
+        if windows.maps is not None:
+            by_window = torch.from_numpy(windows.maps)[:, None]
+            maps = patches.stitch(by_window, self.config.image_size, patch)[:, 0].numpy()
+        return Scores((by_image * shares).sum(1), terms, maps)
+
+    def score_inputs(
+        self, images: Tensor, ids: Sequence[str] | None = None, maps: bool = False
+    ) -> Scores:
+        """Score uint8 images of the size that the networks see (n, c, s, s), n >= 1, any n."""
         names = list(ids) if ids is not None else [""] * len(images)
         parts = []
         with self.scoring():
@@ -170,13 +257,16 @@ class GradientConfig(DetectorConfig):
     """Passes over the training images; fixed in advance, the last checkpoint is the result."""
     learning_rate: float = Field(default=2e-4, gt=0)
     """Of every optimiser."""
+    augment: Augment = Augment()
+    """How training images are varied."""
 
 
 GradientConfigT = TypeVar("GradientConfigT", bound=GradientConfig)
 Update = Callable[[str, Tensor], None]
 """update(optimiser name, loss): one backward pass into that optimiser's parameters alone (every
 one of them must take part), gradients averaged over workers, one step. The graph is kept, so that
-one forward pass can serve several updates."""
+one forward pass can serve several updates. The loss is the mean over this worker's images, or a
+value that all workers have alike."""
 
 
 @dataclass
@@ -193,6 +283,9 @@ class Step:
     """Forget an optimiser's moments (after its network is re-initialised)."""
     event: Callable[[str], None]
     """Report something the user should know; stored with the step in the training history."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """The workers that share the batch. All noise is drawn by it, and what is a mean over the batch
+    but not a loss goes through it: N workers then make the steps of one."""
     labels: Tensor | None = None
     """For each image what label_numbers made of its label, int64 (n,), if it made anything."""
 
@@ -223,6 +316,15 @@ class GradientDetector(Detector[GradientConfigT]):
     def reconstruct(self, images: Tensor) -> Tensor:
         """Prepared images -> their reconstructions, same shape and range; in eval mode."""
 
+    def rebuild(self, images: Tensor) -> Tensor:
+        """uint8 images (n, c, h, w) -> their reconstructions in [-1, 1]; with patches, of windows
+        that are then put together."""
+        with self.scoring():
+            rebuilt = self.reconstruct(self.prepare(self.patches(images))).float()
+        if self.config.patch is None:
+            return rebuilt
+        return patches.stitch(rebuilt, self.config.image_size, self.config.patch)
+
 
 StatisticsT = TypeVar("StatisticsT")
 
@@ -236,7 +338,7 @@ class StatisticsDetector(Detector[ConfigT], Generic[ConfigT, StatisticsT]):
 
     @abstractmethod
     def observe(self, statistics: StatisticsT, images: Tensor) -> StatisticsT:
-        """The statistics with uint8 images added."""
+        """The statistics with uint8 images (n, c, h, w), whole ones, added."""
 
     @abstractmethod
     def merge(self, parts: Iterable[StatisticsT]) -> StatisticsT:

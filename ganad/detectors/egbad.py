@@ -48,7 +48,7 @@ class EgbadConfig(GradientConfig):
 
     @model_validator(mode="after")
     def _check_size(self) -> EgbadConfig:
-        bigan.check_bigan_size(self.image_size)
+        bigan.check_bigan_size(self.input_size, self.input_key)
         return self
 
 
@@ -64,7 +64,7 @@ class Egbad(GradientDetector[EgbadConfig]):
 
     def __init__(self, config: EgbadConfig) -> None:
         super().__init__(config)
-        shape = (config.image_size, config.channels, config.width, config.latent)
+        shape = (config.input_size, config.channels, config.width, config.latent)
         self.encoder = bigan.encoder(*shape)
         self.generator = bigan.generator(*shape, config.features)
         self.discriminator = bigan.JointDiscriminator(*shape, config.features)
@@ -88,7 +88,7 @@ class Egbad(GradientDetector[EgbadConfig]):
     def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
         """The authors draw a batch and noise for D, and others for G and E; here one of each
         serves both, which halves the passes through G and E."""
-        z = torch.randn(len(images), self.config.latent, device=images.device)
+        z = step.ranks.normal(len(images), self.config.latent, device=images.device)
         z_of_x = self.encoder(images)
         x_of_z = self.generator(z)
 

@@ -64,7 +64,7 @@ class FanoganConfig(AdversarialConfig):
 
     @model_validator(mode="after")
     def _check_size(self) -> FanoganConfig:
-        check_resnet_size(self.image_size)
+        check_resnet_size(self.input_size, self.input_key)
         return self
 
 
@@ -78,14 +78,14 @@ class Fanogan(AdversarialDetector[FanoganConfig]):
 
     def __init__(self, config: FanoganConfig) -> None:
         super().__init__(config)
-        shape = (config.image_size, config.channels, config.width)
+        shape = (config.input_size, config.channels, config.width)
         self.generator = ResnetGenerator(*shape, config.latent)
         self.discriminator = self.new_discriminator()
         self.encoder = ResnetEncoder(*shape, config.latent, config.latent_range)
 
     def new_discriminator(self) -> nn.Module:
         config = self.config
-        return ResnetCritic(config.image_size, config.channels, config.width)
+        return ResnetCritic(config.input_size, config.channels, config.width)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {
@@ -101,8 +101,8 @@ class Fanogan(AdversarialDetector[FanoganConfig]):
 
     def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
         num_gan_steps = self._num_gan_steps(step.total)
-        mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < self.config.flip
-        images = torch.where(mirrored, images.flip(3), images)
+        drawn = step.ranks.uniform(len(images), 1, 1, 1, device=images.device)
+        images = torch.where(drawn < self.config.flip, images.flip(3), images)
         if step.number < num_gan_steps:
             return self.play(images, step, num_gan_steps)
         if step.number == num_gan_steps:
@@ -123,7 +123,7 @@ class Fanogan(AdversarialDetector[FanoganConfig]):
     def _train_encoder(self, images: Tensor, step: Step) -> dict[str, Tensor]:
         self.generator.eval()  # with the statistics that scoring will use
         if self.config.encoder_loss == "ziz":
-            z = self.noise(len(images))
+            z = self.noise(len(images), step)
             with torch.no_grad():
                 generated = self.generator(z)
             codes = self.encoder(generated)
@@ -150,13 +150,15 @@ class Fanogan(AdversarialDetector[FanoganConfig]):
         return {"encoder": loss.detach(), **report}
 
     def _watch_codes(self, codes: Tensor, step: Step) -> None:
-        if step.number % LOOK_EVERY == 0 and step.mean(spread(codes)) < CONSTANT_CODES:
+        if step.number % LOOK_EVERY:
+            return
+        if spread(codes.detach(), step.ranks.batch_mean) < CONSTANT_CODES:
             step.event("the encoder gives all images nearly the same code: train longer")
 
     def _judge(self, images: Tensor, image_loss: Tensor, step: Step) -> None:
         """A reconstruction worse than the mean image makes scores that mean little."""
         error = step.mean(image_loss)
-        baseline = step.mean((images - images.mean(0)).square().mean())
+        baseline = step.mean((images - step.ranks.batch_mean(images)).square().mean())
         if error >= baseline:
             step.event(
                 f"reconstructions are no nearer to the images (mean square {error:.3g}) than their "

@@ -43,7 +43,7 @@ class GanomalyConfig(GradientConfig):
 
     @model_validator(mode="after")
     def _check_size(self) -> GanomalyConfig:
-        check_size(self.image_size)
+        check_size(self.input_size, self.input_key)
         return self
 
 
@@ -59,7 +59,7 @@ class Ganomaly(GradientDetector[GanomalyConfig]):
 
     def __init__(self, config: GanomalyConfig) -> None:
         super().__init__(config)
-        size, channels, width = config.image_size, config.channels, config.width
+        size, channels, width = config.input_size, config.channels, config.width
         extra, latent = config.extra_layers, config.latent
         self.encoder1 = encoder(size, channels, width, latent, extra)
         self.decoder = decoder(size, channels, width, latent, extra)

@@ -11,7 +11,7 @@ Nothing is trained: fitting is one pass that sums moments.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -133,14 +133,15 @@ class Gaussian(PooledDetector[GaussianConfig, dict[str, Moments], Level]):
         }
 
     def begin(self, images: Tensor) -> dict[str, Moments]:
-        first = self.features(images[: self.scoring_batch])
+        first = self.features(self.patches(images)[: self.scoring_batch])
         return {level: Moments.empty(vectors.mean(0)) for level, vectors in first.items()}
 
     def observe(self, statistics: dict[str, Moments], images: Tensor) -> dict[str, Moments]:
         # Statistics begun in another process lie in its memory; the sums belong on this device.
         statistics = {level: moments.to(self.device) for level, moments in statistics.items()}
-        for found in self.training_features(images):
-            statistics = {level: moments.add(found[level]) for level, moments in statistics.items()}
+        for varied in self.passes(images):
+            for found in self.training_features(varied):
+                statistics = {level: sums.add(found[level]) for level, sums in statistics.items()}
         return statistics
 
     def merge(self, parts: Iterable[dict[str, Moments]]) -> dict[str, Moments]:
@@ -161,6 +162,39 @@ class Gaussian(PooledDetector[GaussianConfig, dict[str, Moments], Level]):
         return self.facts()
 
     def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
-        found = self.features(images)
+        return self._score_vectors(self.features(images))
+
+    def _score_vectors(self, found: dict[str, Tensor]) -> Scores:
         terms = {name: level(found[name]).cpu().numpy() for name, level in self.levels.items()}
         return Scores(np.sum(list(terms.values()), axis=0), terms)
+
+    def vectors(self, images: Tensor) -> dict[str, np.ndarray]:
+        """uint8 images (n, c, h, w) -> by level what score_vectors scores: float32 (n, d), or
+        (n, windows, d) with patches."""
+        found: dict[str, list[Tensor]] = {level: [] for level in self.levels}
+        for batch, num in self._filled(self.patches(images)):
+            for level, vectors in self.features(batch).items():
+                found[level].append(vectors[:num].cpu())
+        joined = {level: torch.cat(batches) for level, batches in found.items()}
+        if self.config.patch is not None:
+            joined = {k: v.reshape(len(images), -1, v.shape[-1]) for k, v in joined.items()}
+        return {level: vectors.numpy() for level, vectors in joined.items()}
+
+    def score_vectors(self, vectors: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The scores of the images that vectors() was given, float64 (n,)."""
+        num = len(next(iter(vectors.values())))
+        flat = {k: torch.tensor(v).reshape(-1, v.shape[-1]) for k, v in vectors.items()}
+        parts = []
+        for start in range(0, len(next(iter(flat.values()))), self.scoring_batch):
+            batch = {k: v[start : start + self.scoring_batch] for k, v in flat.items()}
+            some = len(next(iter(batch.values())))
+            # Filled up, like images: kernels, and so the last bits, go by the batch's size.
+            filled = {
+                k: torch.cat([v, v[-1:].expand(self.scoring_batch - some, -1)]).to(self.device)
+                for k, v in batch.items()
+            }
+            parts.append(self._score_vectors(filled).head(some))
+        scores = Scores.concatenate(parts)
+        if self.config.patch is not None:
+            scores = self._pool(scores, self.config.patch, len(scores) // num)
+        return scores.score

@@ -75,7 +75,7 @@ def report_if_useless(images: Tensor, x_hat: Tensor, step: Step) -> None:
     """At the last step, report reconstructions that are worse than one image for all would be."""
     if step.number + 1 < step.total:
         return
-    mean = images.mean(0, keepdim=True).expand_as(images)
+    mean = step.ranks.batch_mean(images).expand_as(images)
     ours, theirs = (step.mean(losses.contextual(images, other)) for other in (x_hat, mean))
     if ours > theirs:
         step.event(

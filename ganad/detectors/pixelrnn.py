@@ -7,6 +7,8 @@ Networks", ICML 2016).
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -19,7 +21,9 @@ from ganad.networks.masked import MaskedConv2d, PixelSoftmax, RowLstm
 class PixelRnnConfig(AutoregressiveConfig):
     """Defaults: a network that a processor can train; pipelines/configs has the paper's."""
 
-    image_size: int = Field(default=32, ge=8, le=64)
+    largest_input: ClassVar[int] = 64
+
+    image_size: int = Field(default=32, ge=8, le=8192)
     """Side in pixels; rows are walked one after another, so time grows faster than its square."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """RMSProp's. The paper set it by hand for each data set."""

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from ganad.augmented_fit import AugmentedFit, passes
 from ganad.detectors.base import DetectorConfig, StatisticsDetector, StatisticsT
 from ganad.detectors.precision import Precision
 from ganad.errors import TrainingError
@@ -56,11 +57,13 @@ class Backbone(BaseModel):
 class PooledConfig(DetectorConfig):
     """Defaults: EfficientNet-B4, all nine levels."""
 
-    image_size: int = Field(default=380, ge=8, le=2048)
+    image_size: int = Field(default=380, ge=8, le=8192)
     """Side in pixels of the square that images are resized to; left out = the network's own."""
     precision: Precision = "float32"
     """bfloat16 is about twice as fast. It ranks images almost, not quite, as float32 does."""
     backbone: Backbone = Backbone()
+    augment: AugmentedFit = AugmentedFit()
+    """How training images are varied and repeated."""
 
     @model_validator(mode="before")
     @classmethod
@@ -89,11 +92,12 @@ class PooledDetector(
         backbone = config.backbone
         self.extractor = FeatureExtractor(
             backbone.name,
-            config.image_size,
+            config.input_size,
             backbone.levels,
             backbone.weights,
             config.seed,
             load_weights,
+            size_key=config.input_key,
         )
         dimensions = self.extractor.dimensions.items()
         # A module's name has no dots.
@@ -122,22 +126,32 @@ class PooledDetector(
         with torch.no_grad(), self.autocast():
             return self.extractor(prepared)
 
+    def passes(self, images: Tensor) -> Iterator[Tensor]:
+        """uint8 training images (n, c, h, w) -> what each pass over them sees, windows if any."""
+        for varied in passes(images, self.config.augment, self.config.seed):
+            yield self.patches(varied)
+
     def training_features(self, images: Tensor) -> Iterator[dict[str, Tensor]]:
         """Features of consecutive batches; raises TrainingError if one is not finite.
 
         Batches are filled up as for scoring (see scoring_batch): a fit then does not depend, in
         the last bits, on how the training images were cut into pieces.
         """
-        for batch in images.split(self.scoring_batch):
-            missing = self.scoring_batch - len(batch)
-            found = self.features(torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)]))
+        for batch, num in self._filled(images):
+            found = self.features(batch)
             for level, vectors in found.items():
                 if not vectors.isfinite().all():
                     raise TrainingError(
                         f"{self.name}: the network gives training images features at {level} that "
                         f"are not finite: set precision to float32 or use other weights"
                     )
-            yield {level: vectors[: len(batch)] for level, vectors in found.items()}
+            yield {level: vectors[:num] for level, vectors in found.items()}
+
+    def _filled(self, images: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """Batches of one size, and how many images of each are not there to fill it."""
+        for batch in images.split(self.scoring_batch):
+            missing = self.scoring_batch - len(batch)
+            yield torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)]), len(batch)
 
     def refuse_few(self, num: int, what: str) -> None:
         """Raise TrainingError if num images cannot make what."""

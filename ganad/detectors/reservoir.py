@@ -101,15 +101,17 @@ class SampleDetector(
         return Reservoir.empty(self.config.max_images, self.extractor.dimensions)
 
     def observe(self, statistics: Reservoir, images: Tensor) -> Reservoir:
-        found = list(self.training_features(images))
-        vectors = {
-            level: torch.cat([batch[level] for batch in found]).cpu().numpy()
-            for level in statistics.vectors
-        }
         seed = self.config.seed
-        priorities = np.array([priority(image, seed) for image in images.cpu().numpy()], np.uint64)
-        more = Reservoir(statistics.limit, len(images), priorities, vectors)
-        return Reservoir.merge([statistics, more])
+        for varied in self.passes(images):
+            found = list(self.training_features(varied))
+            vectors = {
+                level: torch.cat([batch[level] for batch in found]).cpu().numpy()
+                for level in statistics.vectors
+            }
+            drawn = [priority(image, seed) for image in varied.cpu().numpy()]
+            more = Reservoir(statistics.limit, len(varied), np.array(drawn, np.uint64), vectors)
+            statistics = Reservoir.merge([statistics, more])
+        return statistics
 
     def merge(self, parts: Iterable[Reservoir]) -> Reservoir:
         return Reservoir.merge(parts)

@@ -29,8 +29,8 @@ from ganad.networks.unet import UNet
 class SkipGanomalyConfig(GradientConfig):
     """Defaults: the authors' code and script for CIFAR-10."""
 
-    image_size: int = Field(default=32, ge=32, le=256)
-    """A power of two."""
+    image_size: int = Field(default=32, ge=8, le=8192)
+    """Side in pixels of the square that images are resized to; a power of two, 32 at least."""
     epochs: int = Field(default=25, ge=1)
     """Passes over the training images; fixed in advance, the last checkpoint is the result."""
     latent: int = Field(default=100, ge=1)
@@ -56,12 +56,12 @@ class SkipGanomalyConfig(GradientConfig):
 
     @model_validator(mode="after")
     def _check(self) -> SkipGanomalyConfig:
-        check_size(self.image_size, smallest=32)
-        num_skips = self.image_size.bit_length() - 2
+        check_size(self.input_size, self.input_key, smallest=32)
+        num_skips = self.input_size.bit_length() - 2
         if self.skip_depth > num_skips:
             raise ConfigError(
                 f"skip_depth={self.skip_depth} drops more skips than there are at "
-                f"image_size={self.image_size}: use 0 to {num_skips}"
+                f"{self.input_key}={self.input_size}: use 0 to {num_skips}"
             )
         return self
 
@@ -92,7 +92,7 @@ class SkipGanomaly(GradientDetector[SkipGanomalyConfig]):
 
     def __init__(self, config: SkipGanomalyConfig) -> None:
         super().__init__(config)
-        size, channels, width = config.image_size, config.channels, config.width
+        size, channels, width = config.input_size, config.channels, config.width
         self.generator = UNet(size, channels, width, config.skip_depth)
         self.discriminator = FeatureDiscriminator(size, channels, width, config.latent)
         dcgan_init(self)
@@ -110,7 +110,8 @@ class SkipGanomaly(GradientDetector[SkipGanomalyConfig]):
     def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
         given = images
         if self.config.input_noise > 0:
-            given = images + self.config.input_noise * torch.randn_like(images)
+            noise = step.ranks.normal(*images.shape, device=images.device)
+            given = images + self.config.input_noise * noise
         x_hat = self.generator(given)
         real_logit, real_features = self.discriminator(images)
         fake_logit, fake_features = self.discriminator(x_hat)

@@ -52,7 +52,7 @@ class VaeConfig(GradientConfig):
 
     @model_validator(mode="after")
     def _check_size(self) -> VaeConfig:
-        check_size(self.image_size)
+        check_size(self.input_size, self.input_key)
         return self
 
 
@@ -66,7 +66,7 @@ class Vae(GradientDetector[VaeConfig]):
 
     def __init__(self, config: VaeConfig) -> None:
         super().__init__(config)
-        size, channels, width = config.image_size, config.channels, config.width
+        size, channels, width = config.input_size, config.channels, config.width
         self.encoder = encoder(size, channels, width, 2 * config.latent, config.extra_layers)
         self.decoder = decoder(size, channels, width, config.latent, config.extra_layers)
         dcgan_init(self)
@@ -90,7 +90,8 @@ class Vae(GradientDetector[VaeConfig]):
             for group in self._adam.param_groups:
                 group["lr"] = rate
         mu, log_variance = self.encode(images)
-        z = mu + torch.exp(0.5 * log_variance) * torch.randn_like(mu)
+        epsilon = step.ranks.normal(*mu.shape, device=mu.device)
+        z = mu + torch.exp(0.5 * log_variance) * epsilon
         reconstruction = losses.gaussian_nll(images, self.decoder(z)).mean()
         kl = losses.kl_to_standard_normal(mu, log_variance).mean()
         weight = self.config.beta * losses.warm_up(step.number, step.total, self.config.warm_up)

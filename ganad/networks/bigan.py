@@ -22,11 +22,11 @@ WARM_UP = 15
 """Power iterations for fresh weights, as torch's own spectral_norm makes at its start."""
 
 
-def check_bigan_size(image_size: int) -> None:
-    """Raise ConfigError unless image_size is one that the networks are made for."""
-    if image_size not in SIZES:
+def check_bigan_size(size: int, key: str = "image_size") -> None:
+    """Raise ConfigError unless size, which comes from key, is one that the networks take."""
+    if size not in SIZES:
         raise ConfigError(
-            f"image_size={image_size} does not halve down to 7 or 8 pixels: "
+            f"{key}={size} does not halve down to 7 or 8 pixels: "
             f"use one of {', '.join(map(str, SIZES))}"
         )
 

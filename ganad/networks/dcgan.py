@@ -9,13 +9,15 @@ from ganad.errors import ConfigError
 LEAK = 0.2
 
 
-def check_size(image_size: int, smallest: int = 16, largest: int = 256) -> None:
-    """Raise ConfigError unless image_size is 4·2^m within the bounds, which the pyramids need."""
+def check_size(size: int, key: str = "image_size", smallest: int = 16, largest: int = 256) -> None:
+    """Raise ConfigError unless size is 4·2^m within the bounds, which the pyramids need.
+
+    key: the config key that the size comes from.
+    """
     sizes = [4 * 2**m for m in range(1, 12) if smallest <= 4 * 2**m <= largest]
-    if image_size not in sizes:
+    if size not in sizes:
         raise ConfigError(
-            f"image_size={image_size} does not halve down to 4 pixels: "
-            f"use one of {', '.join(map(str, sizes))}"
+            f"{key}={size} does not halve down to 4 pixels: use one of {', '.join(map(str, sizes))}"
         )
 
 

@@ -23,9 +23,9 @@ SIDE = 4
 """Of the narrowest feature map, in pixels."""
 
 
-def check_resnet_size(image_size: int) -> None:
-    """Raise ConfigError unless image_size is 32, 64, 128 or 256."""
-    check_size(image_size, smallest=32, largest=256)
+def check_resnet_size(size: int, key: str = "image_size") -> None:
+    """Raise ConfigError unless size, which comes from key, is 32, 64, 128 or 256."""
+    check_size(size, key, smallest=32, largest=256)
 
 
 def widths(image_size: int) -> list[int]:

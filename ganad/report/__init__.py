@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from ganad.archive import storage
 from ganad.report.page import Page, Provider, gather
+from ganad.report.rendering import render as render_template
+from ganad.report.training import write_training_page
 from ganad.rescore import map_provider
 from ganad.table import ScoreTable
 
-__all__ = ["write_report"]
+__all__ = ["write_report", "write_training_page"]
 
 
 def write_report(
@@ -33,36 +33,4 @@ def write_report(
 
 def render(page: Page) -> str:
     """The page as HTML. Everything that comes from outside is escaped."""
-    environment = Environment(
-        loader=PackageLoader("ganad.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": _number,
-        "p": _probability,
-        "percent": _percent,
-        "count": _count,
-    }
-    return environment.get_template("template.html.j2").render(page=page)
-
-
-def _number(value: float | None) -> str:
-    """Four digits, also where the last are zeros, so that a column of numbers is even."""
-    if value is None:
-        return "–"
-    return f"{value:#.4g}" if 1e-3 <= abs(value) < 1e3 else f"{value:.4g}"
-
-
-def _probability(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2g}"
-
-
-def _count(value: int) -> str:
-    return f"{value:,}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value * 100:.3g}%"
+    return render_template("template.html.j2", page)

@@ -136,6 +136,36 @@ class Uniformity:
         return _svg(parts, "Share of images below each p-value")
 
 
+@dataclass(frozen=True)
+class Curve:
+    """Values over steps, two points at least; marks are steps to point out."""
+
+    points: Sequence[tuple[int, float]]
+    log: bool
+    marks: Sequence[int] = ()
+
+    def svg(self) -> Markup:
+        """The chart."""
+        values = [value for _, value in self.points]
+        low, high = min(values), max(values)
+        if self.log:
+            y = _y_axis(low / 1.1, high * 1.1, log=True)
+        else:
+            room = 0.05 * (high - low) or 0.5
+            y = _y_axis(low - room, high + room)
+        x = _x_axis(self.points[0][0], self.points[-1][0])
+        parts = [_frame(x, y, "step", "", False)]
+        for mark in self.marks:
+            place = x.place(mark)
+            parts.append(
+                f'<line class="event" x1="{place:.1f}" x2="{place:.1f}" '
+                f'y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+            )
+        line = " L".join(_point(x, y, step, value) for step, value in self.points)
+        parts.append(_path(f"M{line}", "curve all"))
+        return _svg(parts, "Course over the steps")
+
+
 def _staircase(x: Axis, y: Axis, alpha: np.ndarray, share: np.ndarray) -> str:
     points: list[str] = []
     before = y.low

@@ -278,5 +278,5 @@ def test_a_discriminator_that_keeps_collapsing_stops_the_training() -> None:
 def test_the_config_file_is_the_default() -> None:
     in_file = tomllib.loads(CONFIG.read_text())
     assert AcganConfig(**in_file) == AcganConfig()
-    shared = {"seed", "precision"}
+    shared = {"seed", "precision", "patch", "augment"}
     assert set(in_file) == set(AcganConfig.model_fields) - shared

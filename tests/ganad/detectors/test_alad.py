@@ -64,7 +64,7 @@ def step_with(update: Callable[[str, torch.Tensor], None]) -> Step:
 def test_the_toml_holds_the_defaults() -> None:
     values = tomllib.loads((CONFIGS / "alad.toml").read_text())
     assert AladConfig(**values) == AladConfig()
-    assert set(values) == set(AladConfig.model_fields) - {"seed", "precision"}
+    assert set(values) == set(AladConfig.model_fields) - {"seed", "precision", "patch", "augment"}
 
 
 @pytest.mark.parametrize("score", ["fm", "cross_entropy", "l1", "l2"])

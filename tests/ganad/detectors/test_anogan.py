@@ -19,6 +19,7 @@ from ganad.detectors.guards import MAX_RESETS
 from ganad.errors import ConfigError, TrainingError
 from ganad.model import Model
 from ganad.training import Trainer
+from tests.ganad.detectors.small import InMemory, random_images
 
 ROOT = Path(__file__).parents[3]
 SMALL = {"image_size": 32, "channels": 1, "width": 4, "latent": 8, "batch_size": 8}
@@ -28,25 +29,6 @@ QUICK = {"search_steps": 12, "search_rate": 0.05, "search_batch": 4}
 def small(**keys: Any) -> Anogan:
     torch.manual_seed(0)
     return Anogan(AnoganConfig(**{**SMALL, **QUICK, "precision": "float32", **keys})).eval()
-
-
-def random_images(num: int, channels: int = 1, size: int = 32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    shape = (num, channels, size, size)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-
-
-class InMemory:
-    """Training images."""
-
-    def __init__(self, images: torch.Tensor) -> None:
-        self.images = images.numpy()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, positions: np.ndarray) -> np.ndarray:
-        return self.images[positions]
 
 
 def step_with(update: Callable[[str, torch.Tensor], None], **keys: Any) -> Step:
@@ -385,7 +367,7 @@ def test_the_toml_is_the_defaults() -> None:
     values = tomllib.loads((ROOT / "pipelines" / "configs" / "anogan.toml").read_text())
     assert AnoganConfig(**values) == AnoganConfig()
     left_out = set(AnoganConfig.model_fields) - set(values)
-    assert left_out == {"seed", "precision", "warm_start", "latent_range"}
+    assert left_out == {"seed", "precision", "patch", "augment", "warm_start", "latent_range"}
 
 
 @pytest.mark.parametrize(

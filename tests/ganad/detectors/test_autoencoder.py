@@ -63,7 +63,12 @@ def test_parameter_counts_are_ganomaly_s(
 def test_the_toml_holds_the_defaults() -> None:
     values = tomllib.loads((CONFIGS / "autoencoder.toml").read_text())
     assert AutoencoderConfig(**values) == AutoencoderConfig()
-    assert set(values) == set(AutoencoderConfig.model_fields) - {"seed", "precision"}
+    assert set(values) == set(AutoencoderConfig.model_fields) - {
+        "seed",
+        "precision",
+        "patch",
+        "augment",
+    }
 
 
 @pytest.mark.parametrize("score", ["l1", "l2"])

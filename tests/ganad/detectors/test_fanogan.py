@@ -15,6 +15,7 @@ from ganad.detectors.fanogan import Fanogan, FanoganConfig
 from ganad.errors import ConfigError, TrainingError
 from ganad.networks.wgan_resnet import ResnetCritic, ResnetEncoder, ResnetGenerator, limit
 from ganad.training import Trainer
+from tests.ganad.detectors.small import InMemory, random_images
 
 ROOT = Path(__file__).parents[3]
 SMALL = {"image_size": 32, "channels": 1, "width": 4, "latent": 8, "batch_size": 8, "n_critic": 1}
@@ -23,25 +24,6 @@ SMALL = {"image_size": 32, "channels": 1, "width": 4, "latent": 8, "batch_size":
 def small(**keys: Any) -> Fanogan:
     torch.manual_seed(0)
     return Fanogan(FanoganConfig(**{**SMALL, "precision": "float32", **keys})).eval()
-
-
-def random_images(num: int, channels: int = 1, size: int = 32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    shape = (num, channels, size, size)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-
-
-class InMemory:
-    """Training images."""
-
-    def __init__(self, images: torch.Tensor) -> None:
-        self.images = images.numpy()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, positions: np.ndarray) -> np.ndarray:
-        return self.images[positions]
 
 
 def step_with(update: Callable[[str, torch.Tensor], None], **keys: Any) -> Step:
@@ -322,7 +304,7 @@ def test_the_toml_is_the_defaults() -> None:
     values = tomllib.loads((ROOT / "pipelines" / "configs" / "fanogan.toml").read_text())
     assert FanoganConfig(**values) == FanoganConfig()
     left_out = set(FanoganConfig.model_fields) - set(values)
-    assert left_out == {"seed", "precision", "encoder_steps"}
+    assert left_out == {"seed", "precision", "patch", "augment", "encoder_steps"}
 
 
 @pytest.mark.parametrize("size", [16, 48, 512])

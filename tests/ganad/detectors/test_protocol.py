@@ -1,57 +1,20 @@
 """What must hold for every detector, tried on all that are trained by gradient."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from ganad.detectors import DETECTORS, configure, create
-from ganad.detectors.base import Detector, GradientDetector
+from ganad.detectors import DETECTORS
+from ganad.detectors.base import GradientDetector
 from ganad.training import Trainer
-
-SMALL: dict[str, dict[str, Any]] = {
-    "ganomaly": {"width": 8, "latent": 10},
-    "autoencoder": {"width": 8, "latent": 10},
-    "vae": {"width": 8, "latent": 10},
-    "egbad": {"width": 4, "features": 32, "latent": 10},
-    "alad": {"width": 8, "latent": 10},
-    "skip_ganomaly": {"width": 8, "latent": 10},
-    "pixelcnn": {"layers": 1, "width": 6, "levels": 8},
-    "pixelrnn": {"layers": 1, "hidden": 6, "head_width": 6, "levels": 8},
-    "acgan": {"latent": 10, "generator_width": 8, "discriminator_width": 4},
-    "anogan": {"width": 8, "latent": 10, "search_steps": 5},
-    "fanogan": {"width": 4, "latent": 10, "n_critic": 1},
-}
-GRADIENT = [name for name, kind in DETECTORS.items() if issubclass(kind, GradientDetector)]
+from tests.ganad.detectors.small import GRADIENT, SMALL, InMemory, random_images, small
 
 
-def small(name: str, **keys: Any) -> Detector[Any]:
-    values = {"image_size": 32, "channels": 1, "batch_size": 8, **SMALL.get(name, {}), **keys}
-    return create(name, configure(name, values))
-
-
-def random_images(num: int, channels: int = 1, size: int = 32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    shape = (num, channels, size, size)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-
-
-class InMemory:
-    """Training images from a tensor."""
-
-    def __init__(self, images: torch.Tensor) -> None:
-        self.images = images.numpy()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, positions: np.ndarray) -> np.ndarray:
-        return self.images[positions]
-
-
-def test_every_gradient_detector_is_tried_at_a_small_size() -> None:
-    assert set(SMALL) == set(GRADIENT)
+def test_every_detector_is_tried_at_a_small_size() -> None:
+    assert set(SMALL) == set(DETECTORS)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -132,24 +95,62 @@ def test_blank_and_single_colour_images_have_finite_scores(name: str) -> None:
     assert np.isfinite(scores.score).all()
 
 
-@pytest.mark.parametrize("name", GRADIENT)
-def test_a_run_resumed_at_any_step_ends_like_an_undisturbed_one(name: str) -> None:
-    images = InMemory(random_images(16))
+RESUMED = {
+    **{name: (name, {}) for name in GRADIENT},
+    "fanogan, three critic steps": ("fanogan", {"n_critic": 3, "encoder_share": 0.4}),
+    "anogan, wgan-gp": ("anogan", {"adversarial": "wgan-gp", "n_critic": 2, "w_fm": 1.0}),
+    "acgan, batch-norm": ("acgan", {"discriminator_norm": "batch"}),
+    "vae, varied": ("vae", {"augment": {"flip_vertical": True, "rotate": 20, "brightness": 0.1}}),
+    "skip_ganomaly, noise": ("skip_ganomaly", {"input_noise": 0.1}),
+}
+
+
+@pytest.mark.parametrize("case", RESUMED)
+def test_a_run_resumed_at_any_step_ends_like_an_undisturbed_one(case: str, tmp_path: Path) -> None:
+    name, keys = RESUMED[case]
+    images = InMemory(random_images(24))
 
     def trainer() -> Trainer:
-        model = small(name, epochs=2, precision="float32")
+        model = small(name, epochs=2, precision="float32", **keys)
         assert isinstance(model, GradientDetector)
         return Trainer(model, images)
 
+    def place(step: int) -> Path:
+        return tmp_path / f"{step}.pt"
+
+    def finish(trainer: Trainer) -> list[dict[str, float]]:
+        """The losses reported; the state after each step is kept."""
+        reported = []
+        for progress in trainer.run():
+            reported += [progress.losses] if progress.losses else []
+            if not place(progress.step).exists():
+                torch.save(trainer.state(), place(progress.step))
+        return reported
+
     whole = trainer()
-    list(whole.run())
-    first = trainer()
-    steps = first.run()
-    for _ in range(3):
-        next(steps)
-    saved = {key: value for key, value in first.state().items()}
-    second = trainer()
-    second.restore(saved)
-    list(second.run())
-    for key, value in whole.detector.state_dict().items():
-        assert torch.equal(value, second.detector.state_dict()[key]), key
+    losses = finish(whole)
+    assert whole.total == 6
+    end = torch.load(place(6), weights_only=True)
+    for step in range(1, whole.total):
+        second = trainer()
+        second.restore(torch.load(place(step), weights_only=True))
+        torch.manual_seed(99)  # whatever the process has drawn before
+        assert finish(second)[-1] == losses[-1]
+        assert_same(second.state(), end)
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """Bit by bit, through nested dicts and lists."""
+    assert type(found) is type(expected)
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected)
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            assert_same(found[key], expected[key])
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+    else:
+        assert found == expected

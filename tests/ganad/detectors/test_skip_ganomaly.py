@@ -297,5 +297,5 @@ def test_more_skips_than_there_are_cannot_be_dropped() -> None:
 def test_the_config_file_is_the_default() -> None:
     in_file = tomllib.loads(CONFIG.read_text())
     assert SkipGanomalyConfig(**in_file) == SkipGanomalyConfig()
-    shared = {"seed", "precision"}
+    shared = {"seed", "precision", "patch", "augment"}
     assert set(in_file) == set(SkipGanomalyConfig.model_fields) - shared

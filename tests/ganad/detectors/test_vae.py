@@ -67,7 +67,7 @@ def test_only_the_last_convolution_differs_from_ganomaly_s() -> None:
 def test_the_toml_holds_the_defaults() -> None:
     values = tomllib.loads((CONFIGS / "vae.toml").read_text())
     assert VaeConfig(**values) == VaeConfig()
-    assert set(values) == set(VaeConfig.model_fields) - {"seed", "precision"}
+    assert set(values) == set(VaeConfig.model_fields) - {"seed", "precision", "patch", "augment"}
 
 
 def test_the_loss_is_half_the_squared_error_summed_plus_kl() -> None:

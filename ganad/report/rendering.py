@@ -1,0 +1,44 @@
+"""Templates made into HTML: what comes from outside is escaped, numbers look alike everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def render(template: str, page: Any) -> str:
+    """A template of this package with its page, as HTML."""
+    environment = Environment(
+        loader=PackageLoader("ganad.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": _number,
+        "p": _probability,
+        "percent": _percent,
+        "count": _count,
+    }
+    return environment.get_template(template).render(page=page)
+
+
+def _number(value: float | None) -> str:
+    """Four digits, also where the last are zeros, so that a column of numbers is even."""
+    if value is None:
+        return "–"
+    return f"{value:#.4g}" if 1e-3 <= abs(value) < 1e3 else f"{value:.4g}"
+
+
+def _probability(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}"
+
+
+def _count(value: int) -> str:
+    return f"{value:,}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value * 100:.3g}%"
