@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -10,8 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from ganad import __version__
-from ganad.errors import GanadError
+from ganad.errors import ConfigError, GanadError
+from pipelines.benchmark_commands import benchmarks
+from pipelines.cli_cluster import add_commands
+from pipelines.options import Debug, DryRun, Gpu, Out, Sources, Workers, words
 from pipelines.progress import console, say
+from pipelines.settings import parse_workers
 
 app = typer.Typer(
     name="ganad",
@@ -22,20 +27,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Sources = Annotated[
-    list[str],
-    typer.Argument(help="Folders, globs, s3:// prefixes, .tar shards, or one manifest."),
-]
-Out = Annotated[str, typer.Option("--out", help="Folder or s3:// prefix to write to.")]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Worker processes. Default: what the cluster has.")
-]
-Gpu = Annotated[
-    bool | None, typer.Option("--gpu/--no-gpu", help="Default: GPUs where there are any.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan as JSON, do nothing.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show Ray's own messages and tracebacks.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -78,6 +69,9 @@ def index(
     abnormal: Annotated[
         str, typer.Option(help="Labels that are abnormal, comma-separated; others are normal.")
     ] = "",
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Keep what is listed, add images that are new.")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """List the images of an archive into a manifest.
@@ -90,8 +84,9 @@ def index(
         sources,
         out,
         labels=labels,
-        normal=_words(normal),
-        abnormal=_words(abnormal),
+        normal=words(normal),
+        abnormal=words(abnormal),
+        refresh=refresh,
         dry_run=dry_run,
     )
 
@@ -108,10 +103,24 @@ def train(
         list[str] | None, typer.Option("--set", help="One config key, such as epochs=30.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Same as --set seed=S.")] = None,
-    workers: Workers = None,
+    workers: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_workers,
+            metavar="N or MIN:MAX",
+            help="Worker processes; MIN:MAX grows and shrinks with the cluster.",
+        ),
+    ] = None,
     gpu: Gpu = None,
     drop_abnormal: Annotated[
         bool, typer.Option("--drop-abnormal", help="Leave out images labelled abnormal.")
+    ] = False,
+    add_to: Annotated[
+        str | None,
+        typer.Option("--add-to", help="A gaussian model: its images count, without being there."),
+    ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="One model for each folder in SOURCE.")
     ] = False,
     dry_run: DryRun = False,
     debug: Debug = False,
@@ -123,7 +132,36 @@ def train(
     from pipelines.settings import merge_settings
     from pipelines.train import train as run
 
+    if add_to is not None and (config or set_ or seed is not None):
+        raise ConfigError(
+            f"--add-to {add_to} brings its own settings: leave --config, --set and --seed out"
+        )
     values = merge_settings(detector, config, set_ or [], seed)
+    if each:
+        if isinstance(workers, tuple):
+            raise ConfigError(
+                f"--workers {workers[0]}:{workers[1]} is for one training: give one number "
+                f"with --each"
+            )
+        if add_to is not None:
+            raise ConfigError("--each trains new models: leave --add-to out, or train one by one")
+        from pipelines.output import write_table
+        from pipelines.train_each import train_each
+
+        rows = train_each(
+            detector,
+            sources,
+            out,
+            values=values,
+            workers=workers,
+            gpu=gpu,
+            drop_abnormal=drop_abnormal,
+            dry_run=dry_run,
+            debug=debug,
+        )
+        if rows:
+            write_table([key for key in rows[0] if key != "error"], rows, sys.stdout)
+        return
     run(
         detector,
         sources,
@@ -132,6 +170,7 @@ def train(
         workers=workers,
         gpu=gpu,
         drop_abnormal=drop_abnormal,
+        add_to=add_to,
         dry_run=dry_run,
         debug=debug,
     )
@@ -233,80 +272,7 @@ def report(
     say(f"wrote {out}")
 
 
-benchmarks = typer.Typer(help="Measure ganad itself.", no_args_is_help=True)
 app.add_typer(benchmarks, name="benchmark")
-
-
-@benchmarks.command()
-def accuracy(
-    out: Out,
-    detectors: Annotated[str, typer.Option(help="Comma-separated names.")],
-    data_sets: Annotated[
-        str, typer.Option("--on", help="digits:C, mnist:C, magnetic_tile, folders; commas between.")
-    ],
-    seeds: Annotated[str, typer.Option(help="Comma-separated numbers.")] = "0,1,2",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="One config key, such as epochs=30.")
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option(help="Settings by detector: digits, mnist, tile or a TOML file.")
-    ] = None,
-    cores: Annotated[int, typer.Option(min=1, help="Threads of each run.")] = 1,
-    data: Annotated[str, typer.Option(help="Folder of downloaded image sets.")] = "../shared/data",
-    debug: Debug = False,
-) -> None:
-    """AUROC and AUPR of detectors, mean ± std over seeds, beside trivial ones. Runs resume.
-
-    Example: ganad benchmark accuracy --detectors ganomaly --on digits:0,digits:8 --out bench
-    """
-    from pipelines.benchmark import accuracy as run
-
-    run(
-        out,
-        _words(detectors),
-        _words(data_sets),
-        [int(seed) for seed in _words(seeds)],
-        set_ or [],
-        data,
-        budget=budget,
-        cores=cores,
-        debug=debug,
-    )
-    print((Path(out) / "accuracy.md").read_text())
-
-
-@benchmarks.command()
-def precision(
-    model: Annotated[str, typer.Argument(help="A saved model.")],
-    source: Annotated[str, typer.Argument(help="Images, with labels if AUROC is wanted.")],
-) -> None:
-    """Score the same images in float32 and bfloat16: speed, AUROC and rank correlation.
-
-    Example: ganad benchmark precision model parts/test
-    """
-    from pipelines.benchmark_precision import precision as run
-    from pipelines.output import write_table
-
-    rows = run(model, source)
-    write_table(list(rows[0]), rows, sys.stdout)
-
-
-@benchmarks.command()
-def search(
-    model: Annotated[str, typer.Argument(help="A saved model of anogan.")],
-    source: Annotated[str, typer.Argument(help="Images to search for.")],
-    alone: Annotated[int, typer.Option(min=1, help="Images searched one by one.")] = 8,
-    together: Annotated[int, typer.Option(min=1, help="Images searched at once.")] = 256,
-) -> None:
-    """AnoGAN's search, many images at once against one by one: speed and the loss reached.
-
-    Example: ganad benchmark search model parts/test
-    """
-    from pipelines.benchmark_search import search as run
-    from pipelines.output import write_table
-
-    rows = run(model, source, alone, together)
-    write_table(list(rows[0]), rows, sys.stdout)
 
 
 @app.command()
@@ -321,22 +287,26 @@ def detectors() -> None:
 
 
 @app.command()
-def show(model: Annotated[str, typer.Argument(help="A saved model.")]) -> None:
-    """Say what a saved model is, was trained on and how it is calibrated.
+def show(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A saved model or score table.")],
+) -> None:
+    """What a model was trained on and how it is calibrated; how far a table is, what was slow.
 
-    Example: ganad show model
+    Example: ganad show scores
     """
-    from pipelines.show import show_model
+    from pipelines.show import show as run
 
-    show_model(model)
+    run(folder)
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+add_commands(app)
 
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; an error for the user is one line and status 1."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        # Ray, imported later, ignores a token without this.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     debug = "--debug" in (arguments if arguments is not None else sys.argv)
     try:
         return app(arguments, standalone_mode=True)

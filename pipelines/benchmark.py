@@ -46,7 +46,8 @@ SCHEMA = pa.schema(
         ("score_images_per_s", pa.float64()),
     ]
 )
-"""label: null for all kinds of defect together. Rates are of one process with --cores threads."""
+"""label: null for all kinds of defect together. Seconds and rates are of one core's time (see
+fit_and_score)."""
 
 
 def accuracy(

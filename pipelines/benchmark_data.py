@@ -2,6 +2,7 @@
 
 digits:C          scikit-learn's handwritten digits, class C abnormal
 mnist:C           MNIST from its IDX files, class C abnormal
+mnist:C/N         the same with every N-th image alone
 magnetic_tile     photographs of magnetic tiles, five kinds of defect
 PATH              any folder in the MVTec layout
 """
@@ -12,6 +13,7 @@ import io
 import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +46,17 @@ def open_data_set(name: str, data: Path, work: Path) -> DataSet:
     Raises ConfigError for an unknown name and ArchiveError where its files are missing.
     """
     kind, _, digit = name.partition(":")
+    if kind == "mnist":
+        digit, _, share = digit.partition("/")
+        if share and not (share.isdecimal() and int(share) > 0):
+            raise ConfigError(f"{name} takes no share of the images: write mnist:{digit}/8")
+        every = int(share or 1)
     if kind in ("digits", "mnist"):
         if not (digit.isdecimal() and 0 <= int(digit) <= 9):
             raise ConfigError(f"{name} names no abnormal digit: write {kind}:0 to {kind}:9")
-        return (_digits if kind == "digits" else _mnist)(name, int(digit), data, work)
+        if kind == "mnist":
+            return _mnist(name, int(digit), every, data, work)
+        return _digits(name, int(digit), work)
     root = data / name if (data / name).is_dir() else Path(name)
     if not (root / "train").is_dir() or not (root / "test").is_dir():
         raise ArchiveError(
@@ -62,7 +71,7 @@ def open_data_set(name: str, data: Path, work: Path) -> DataSet:
     )
 
 
-def _digits(name: str, digit: int, data: Path, work: Path) -> DataSet:
+def _digits(name: str, digit: int, work: Path) -> DataSet:
     folder = work / f"digits-{digit}"
     if not folder.is_dir():
         write_digits(folder, abnormal_digit=digit, typed=True)
@@ -76,8 +85,8 @@ def _digits(name: str, digit: int, data: Path, work: Path) -> DataSet:
     )
 
 
-def _mnist(name: str, digit: int, data: Path, work: Path) -> DataSet:
-    folder = work / f"mnist-{digit}"
+def _mnist(name: str, digit: int, every: int, data: Path, work: Path) -> DataSet:
+    folder = work / (f"mnist-{digit}" if every == 1 else f"mnist-{digit}-every-{every}")
     train, test = folder / "train.tar", folder / "test.tar"
     if not test.exists():
         raw = data / "MNIST" / "raw"
@@ -86,12 +95,13 @@ def _mnist(name: str, digit: int, data: Path, work: Path) -> DataSet:
         folder.mkdir(parents=True, exist_ok=True)
         own, other = _idx(raw, "train"), _idx(raw, "t10k")
         normal = ((im, f"types/digit_{d}") for im, d in zip(*own, strict=True) if d != digit)
-        _write_tar(train, normal)
-        _write_tar(test, _tested(own, other, digit))
+        _write_tar(train, islice(normal, None, None, every))
+        _write_tar(test, islice(_tested(own, other, digit), None, None, every))
     return DataSet(
         name,
         f"digit {digit} abnormal; train: the official training images of the other nine; "
-        f"test: their official test images and every {digit} of both",
+        f"test: their official test images and every {digit} of both"
+        + (f"; one image in {every} of each" if every > 1 else ""),
         str(train),
         str(test),
         ("image_size=32", "channels=1"),

@@ -17,17 +17,23 @@ from ganad.inputs import from_rows
 from ganad.latent_search import SCHEDULE
 from ganad.model import load
 
-TOLERANCES = (0.0, 1e-3, 1e-2)
-"""0: all steps for every image. Else an image leaves when 50 steps lowered its loss by less."""
+WAYS = ((1, 0.0), (1, 1e-2), (5, 1e-2))
+"""(times the model's search_rate, tolerance): all steps for every image; images leave when 50 steps
+have lowered their loss by less than a hundredth; the same with longer steps, so that they leave
+sooner."""
 
 
-def search(model: str, source: str, num_alone: int, num_together: int) -> list[dict[str, Any]]:
+def search(
+    model: str, source: str, num_alone: int, num_together: int, steps: int | None = None
+) -> list[dict[str, Any]]:
     """Search for the same images with the same networks, starts and steps, in one run.
 
     Rows: one image after the other as published implementations do it (z alone is optimised, by
     torch's own Adam, in float32; the loss backpropagated through networks as they are), the same
     with the networks' weights frozen, and ganad's. final_loss is the mean over the images that all
-    rows share. Raises ConfigError for a model that is no AnoGAN.
+    rows share. A model with a warm start uses it in ganad's rows but the last; one by one starts
+    from noise. steps: of a search, at the most; None = the model's search_steps. Raises ConfigError
+    for a model that is no AnoGAN.
     """
     loaded = load(model)
     detector = loaded.detector
@@ -40,38 +46,49 @@ def search(model: str, source: str, num_alone: int, num_together: int) -> list[d
     ids = [rows[i]["image_id"] for i in good]
     starts = detector.starts(ids)[:, 0]
     results: list[dict[str, Any]] = []
+    if steps is not None:
+        detector.config = detector.config.model_copy(update={"search_steps": steps})
+    config = detector.config
     for name, is_frozen in (("one by one", False), ("one by one, frozen", True)):
         detector.requires_grad_(not is_frozen)
         began = time.perf_counter()
         found = [_alone(detector, images[i : i + 1], starts[i : i + 1]) for i in range(num_alone)]
-        results.append(_row(name, num_alone, time.perf_counter() - began, found))
-    detector.requires_grad_(False)
-    config = detector.config
-    for tolerance in TOLERANCES:
-        detector.config = config.model_copy(update={"tolerance": tolerance, "keep": "best"})
-        began = time.perf_counter()
-        result = detector.search(images, ids)
         seconds = time.perf_counter() - began
-        row = _row(
-            f"together, tolerance {tolerance:g}",
-            len(images),
-            seconds,
-            result.loss[:num_alone].tolist(),
-        )
-        results.append({**row, "steps": float(result.steps.float().mean())})
+        results.append(_row(name, num_alone, seconds, found, config.search_steps))
+    detector.requires_grad_(False)
+    for factor, tolerance in WAYS:
+        rate = factor * config.search_rate
+        changed = {"search_rate": rate, "tolerance": tolerance, "keep": "best"}
+        detector.config = config.model_copy(update=changed)
+        name = f"together, rate {rate:g}, tolerance {tolerance:g}"
+        results.append(_together(name, detector, images, ids, num_alone))
+    if detector.encoder is not None:
+        detector.encoder = None
+        name = f"{name}, without the warm start"
+        results.append(_together(name, detector, images, ids, num_alone))
     for row in results:
         row["times"] = round(row["images_per_s"] / results[0]["images_per_s"], 1)
         row["times_frozen"] = round(row["images_per_s"] / results[1]["images_per_s"], 1)
     return results
 
 
-def _row(name: str, num: int, seconds: float, losses: list[float]) -> dict[str, Any]:
+def _together(
+    name: str, detector: Anogan, images: Tensor, ids: list[str], num_compared: int
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    found = detector.search(images, ids)
+    seconds = time.perf_counter() - began
+    losses, steps = found.loss[:num_compared].tolist(), float(found.steps.float().mean())
+    return _row(name, len(images), seconds, losses, steps)
+
+
+def _row(name: str, num: int, seconds: float, losses: list[float], steps: float) -> dict[str, Any]:
     return {
         "search": name,
         "images": num,
         "images_per_s": round(num / seconds, 3),
         "final_loss": float(np.mean(losses)),
-        "steps": None,
+        "steps": steps,
     }
 
 

@@ -13,6 +13,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ganad.archive import storage
 from ganad.archive.shards import Shards, Subset
@@ -23,13 +24,17 @@ from ganad.fitting import calibrate
 from ganad.model import Model
 from ganad.training import Progress, Trainer
 from pipelines.cluster import Resources
+from pipelines.curve import Curve
 from pipelines.job import TrainingJob
 from pipelines.predecode import Decoded, predecode
 from pipelines.progress import Meter, say
 from pipelines.record import Record
+from pipelines.stopwatch import Stopwatch
 
 CHECKPOINT_STEPS = 200
 """Steps between checkpoints; the last step always has one."""
+LOOK_STEPS = 25
+"""Steps between looks whether a machine is about to go: all workers meet for each."""
 
 
 class Reporter:
@@ -55,14 +60,18 @@ class Reporter:
 def fit_gradient(job: TrainingJob, resources: Resources) -> None:
     """Fit, calibrate and save the detector of the job; goes on from the last checkpoint."""
     decoded = predecode(job, resources)
-    reporter: Any = ray.remote(num_cpus=0)(Reporter).remote()
+    # Beside the driver: on a worker's node it would be lost with it, and the training with both.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    kind: Any = ray.remote(num_cpus=0)(Reporter)
+    reporter = kind.options(scheduling_strategy=here).remote()
     config = {"job": job, "decoded": decoded, "reporter": reporter, "cpus": resources.cpus}
     file_system, path = storage.arrow_filesystem(job.place("checkpoints"))
+    num_workers: Any = resources.elastic or resources.num_workers
     trainer = ray.train.torch.TorchTrainer(
         _work,
         train_loop_config=config,
         scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.num_workers,
+            num_workers=num_workers,
             use_gpu=bool(resources.gpus),
             resources_per_worker={"CPU": resources.cpus, **({"GPU": 1} if resources.gpus else {})},
         ),
@@ -147,33 +156,51 @@ def _train(job: TrainingJob, decoded: Decoded, reporter: Any, num_threads: int) 
         labels=[labels[i] for i in positions],
     )
     history: list[dict[str, Any]] = []
+    curve = Curve()
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             state = torch.load(Path(folder) / "state.pt", weights_only=True, map_location=device)
         trainer.restore(state)
-        history = state["history"]
+        history, curve = state["history"], Curve(state["curve"])
         if rank == 0:
-            ray.get(reporter.report.remote({}, [f"going on from step {trainer.step}"]))
+            num = context.get_world_size()
+            workers = f"{num} worker{'s' if num > 1 else ''}"
+            event = f"going on from step {trainer.step} with {workers}"
+            ray.get(reporter.report.remote({}, [event]))
     record = Record(job, images, decoded, detector, trainer.step) if rank == 0 else None
-    begun, rate = trainer.step, None
-    for progress in trainer.run():
+    begun, rate, watch, known = trainer.step, None, Stopwatch(), None
+    reported = (trainer.step, 0.0)
+    for progress in watch.each("steps", trainer.run()):
         if progress.losses:
             rate = round(progress.images_per_second, 1)
+            num, spent = progress.step - reported[0], watch.seconds["steps"] - reported[1]
+            reported = (progress.step, watch.seconds["steps"])
+            now = {"images_per_second": num * trainer.batch_size / spent}
+            curve.add(progress.step, {**progress.losses, **now})
         if progress.epoch_ended:
             entry = {"epoch": progress.epoch, "step": progress.step, **progress.losses}
             if record is not None:
-                entry.update(record.epoch(progress))
+                with watch("looking"):
+                    entry.update(record.epoch(progress))
             history.append(entry)
         for event in progress.events:
             history.append({"step": progress.step, "event": event})
         if record is not None and (progress.losses or progress.events):
-            record.losses(progress)
-            reporter.report.remote(
-                _news(progress, trainer.batch_size, begun, detector.config.epochs), progress.events
-            )
-        if progress.step % CHECKPOINT_STEPS == 0 or progress.step == progress.total:
-            _save_checkpoint(trainer, history, rank)
+            with watch("looking"):
+                record.losses(progress)
+            with watch("ray"):
+                news = _news(progress, trainer.batch_size, begun, detector.config.epochs)
+                reporter.report.remote(news, progress.events)
+        with watch("ray"):
+            told = ray.train.get_preemption_info() if progress.step % LOOK_STEPS == 0 else None
+            leaving = told is not None and told != known
+            if leaving or progress.step % CHECKPOINT_STEPS == 0 or progress.step == progress.total:
+                _save_checkpoint(trainer, {"history": history, "curve": curve.points}, rank)
+            if leaving and rank == 0:
+                event = f"a machine is about to be taken away: saved step {progress.step}"
+                reporter.report.remote({}, [event])
+            known = told or known
     if record is not None:
         record.close()
         positions = job.positions("calibration", decoded.bad)
@@ -186,8 +213,11 @@ def _train(job: TrainingJob, decoded: Decoded, reporter: Any, num_threads: int) 
             "steps": trainer.total,
             "batch_size": trainer.batch_size,
             "images_per_second": rate,
+            # Of rank 0 since it began: steps, reporting and checkpoints, validation and pictures.
+            "seconds": {name: round(spent, 3) for name, spent in watch.seconds.items()},
             "history": history,
         }
+        storage.write_json(job.place("curves.json"), curve.points)
         Model(detector.eval(), calibration, facts).save(job.model)
 
 
@@ -201,14 +231,15 @@ def _news(progress: Progress, batch_size: int, begun: int, epochs: int) -> dict[
     }
 
 
-def _save_checkpoint(trainer: Trainer, history: list[dict[str, Any]], rank: int) -> None:
+def _save_checkpoint(trainer: Trainer, beside: dict[str, Any], rank: int) -> None:
     """Every rank comes here at the same step, since reporting waits for all of them."""
+    state = {**trainer.state(), **beside}
     metrics = {"step": trainer.step}
     if rank != 0:
         ray.train.report(metrics)
         return
     with tempfile.TemporaryDirectory() as folder:
-        torch.save({**trainer.state(), "history": history}, Path(folder) / "state.pt")
+        torch.save(state, Path(folder) / "state.pt")
         ray.train.report(
             metrics,
             checkpoint=ray.train.Checkpoint.from_directory(folder),

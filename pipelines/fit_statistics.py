@@ -19,10 +19,13 @@ from ganad.archive.load import load_images
 from ganad.archive.parts import Part
 from ganad.calibration import Calibration
 from ganad.detectors.base import StatisticsDetector
+from ganad.detectors.gaussian import Gaussian
 from ganad.errors import TrainingError
 from ganad.model import Model, load
+from pipelines.addition import Base
 from pipelines.cluster import Resources
 from pipelines.graph import Batch, decoded_rows, stream
+from pipelines.held_out import Extractor, HeldOut
 from pipelines.job import TrainingJob
 from pipelines.progress import Meter, say
 from pipelines.scorer import Scorer, write_part
@@ -62,16 +65,42 @@ class Observer:
 
 
 def fit_statistics(
-    job: TrainingJob, detector: StatisticsDetector[Any, Any], resources: Resources
+    job: TrainingJob,
+    detector: StatisticsDetector[Any, Any],
+    resources: Resources,
+    base: Base | None = None,
 ) -> None:
-    """Fit, calibrate and save the unfitted detector of the job."""
+    """Fit, calibrate and save the detector of the job: an unfitted one, or that of base, to which
+    the rows of the job are added."""
     rows = job.table()
+    fit, errors = _fit(job, rows, detector, resources, base)
+    if errors:
+        say(f"{len(errors)} training images cannot be read and are left out; first: {errors[0]}")
+    facts = {**job.facts, "num_unreadable": len(errors), "history": [fit]}
+    fitted = Model(detector.eval(), None).save(job.place("uncalibrated", "fitted"))
+    if isinstance(detector, Gaussian):
+        calibration = _calibrate_gaussian(job, rows, detector, fitted, resources, base)
+    else:
+        calibration = _calibrate(job, rows, fitted, resources)
+    Model(detector, calibration, facts).save(job.model)
+
+
+def _fit(
+    job: TrainingJob,
+    rows: pa.Table,
+    detector: StatisticsDetector[Any, Any],
+    resources: Resources,
+    base: Base | None,
+) -> tuple[dict[str, Any], list[str]]:
+    """The detector's facts, and why images could not be read."""
+    train = _units(job, rows, "train")
+    errors: list[str] = []
+    merged = None if base is None else base.detector.statistics
+    if not train and base is not None:  # of a few new images all may be held out
+        return detector.finish(merged), errors
     start = _begin(detector, rows, job)
     unfitted = Model(detector, None).save(job.place("uncalibrated", "unfitted"))
     arguments = {"model": unfitted, "start": start, "num_threads": max(1, int(resources.cpus))}
-    train = _units(job, rows, "train")
-    errors: list[str] = []
-    merged = None
     with Meter("fitting", sum(unit.num for unit in train), "images") as meter:
         rows_of_units = stream(train, Observer, arguments, [job.preprocessing], resources)
         for row in in_order(rows_of_units):
@@ -79,13 +108,7 @@ def fit_statistics(
             merged = part if merged is None else detector.merge([merged, part])
             errors += pickle.loads(row["errors"])
             meter.update(meter.done + int(row["num"]))
-    if errors:
-        say(f"{len(errors)} training images cannot be read and are left out; first: {errors[0]}")
-    history = [detector.finish(merged)]
-    facts = {**job.facts, "num_unreadable": len(errors), "history": history}
-    fitted = Model(detector.eval(), None).save(job.place("uncalibrated", "fitted"))
-    calibration = _calibrate(job, rows, fitted, resources)
-    Model(detector, calibration, facts).save(job.model)
+    return detector.finish(merged), errors
 
 
 def in_order(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -120,6 +143,32 @@ def _units(job: TrainingJob, rows: pa.Table, part: str) -> list[Unit]:
     write_part(uri, chosen)
     num = rows_per_unit([job.preprocessing], len(chosen), CUT_FOR)
     return cut([Part(uri, len(chosen))], num)
+
+
+def _calibrate_gaussian(
+    job: TrainingJob,
+    rows: pa.Table,
+    detector: Gaussian,
+    fitted: str,
+    resources: Resources,
+    base: Base | None,
+) -> Calibration | None:
+    """From the features of the held-out rows, and of those that base brings along; they are kept,
+    so that images can be added later."""
+    parts = [] if base is None or base.held_out is None else [base.held_out]
+    units = _units(job, rows, "calibration")
+    arguments = {"model": fitted, "num_threads": max(1, int(resources.cpus))}
+    with Meter("calibrating", sum(unit.num for unit in units), "images") as meter:
+        found = stream(units, Extractor, arguments, [job.preprocessing], resources) if units else ()
+        for row in in_order(found):
+            parts.append(pickle.loads(row["held_out"]))
+            meter.update(meter.done + int(row["num"]))
+    if not any(part.ids for part in parts):
+        say("no images are held out for calibration: scores will have no p-values")
+        return None
+    held_out = HeldOut.merge(parts)
+    held_out.save(job.model)
+    return held_out.calibrate(detector)
 
 
 def _calibrate(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import json
+import pickle
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,11 +20,14 @@ import ray.data
 
 from ganad.archive.decode import Decoded, Preprocessing
 from ganad.archive.load import load_images
+from ganad.archive.patience import JOB_PATIENCE_S, patiently
 from ganad.errors import CapacityError, GanadError
 from pipelines.cluster import Resources
 from pipelines.units import Unit
 
 Batch = dict[str, Any]
+FAILURE = "failure"
+"""Column that a result has in place of all others when a GanadError ended the work."""
 
 
 def stream(
@@ -34,7 +39,7 @@ def stream(
 ) -> Iterator[dict[str, Any]]:
     """Run all units through a pool of actors; yields each one's row as soon as it is ready.
 
-    Raises the GanadError that an actor raised, without Ray's wrapping.
+    Raises the GanadError that an actor or the decoding raised.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -51,7 +56,7 @@ def stream(
             functools.partial(decode_unit, preprocessings=preprocessings), batch_size=1, num_cpus=1
         )
     data = data.map_batches(
-        actor,
+        _telling(actor),
         fn_constructor_kwargs=dict(arguments),
         batch_size=1,
         num_gpus=resources.gpus or None,
@@ -60,36 +65,73 @@ def stream(
         compute=ray.data.ActorPoolStrategy(size=min(resources.num_workers, len(units))),
     )
     try:
-        yield from data.iter_rows()
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, GanadError):
-            raise error.cause from None
-        raise
+        for row in data.iter_rows():
+            if FAILURE in row:
+                raise pickle.loads(row[FAILURE])
+            yield row
     except ray.exceptions.OutOfMemoryError:
         raise CapacityError(
             "--workers: the machine ran out of memory and Ray stopped a worker: use fewer workers"
         ) from None
 
 
+def _telling(actor: type) -> type:
+    """The actor, with the GanadErrors that it raises as its results: of an exception in a worker
+    Ray passes on the text alone, inside its own."""
+
+    def begin(self: Any, **arguments: Any) -> None:
+        self.failure = None
+        try:
+            actor.__init__(self, **arguments)  # type: ignore[misc]
+        except GanadError as error:
+            self.failure = error
+
+    def work(self: Any, batch: Batch) -> Batch:
+        if FAILURE in batch:
+            return {FAILURE: list(batch[FAILURE])}
+        try:
+            if self.failure is not None:
+                raise self.failure
+            return actor.__call__(self, batch)
+        except GanadError as error:
+            return {FAILURE: [pickle.dumps(error)]}
+
+    return type(actor.__name__, (actor,), {"__init__": begin, "__call__": work})
+
+
 def decode_unit(batch: Batch, preprocessings: Sequence[Preprocessing]) -> Batch:
     """A unit -> the same unit with its decoded pixels, as one row; runs on any processor core."""
+    unit = Unit.of(batch)
+    try:
+        rows = patiently(unit.rows, unit.uri, JOB_PATIENCE_S)
+        decoded, decoding = _load(rows, preprocessings)
+    except GanadError as error:
+        return {FAILURE: [pickle.dumps(error)]}
     began = time.perf_counter()
-    decoded = load_images(Unit.of(batch).rows(), preprocessings)
     pixels, facts = _pack(decoded)
-    seconds = time.perf_counter() - began
-    return {**batch, "pixels": [pixels], "facts": [facts], "decode_s": [seconds]}
+    decoding["decode_s"] += time.perf_counter() - began
+    return {**batch, "pixels": [pixels], "facts": [facts], "decoding": [json.dumps(decoding)]}
 
 
 def decoded_rows(
     batch: Batch, rows: Sequence[Mapping[str, Any]], preprocessings: Sequence[Preprocessing]
-) -> tuple[list[list[Decoded]], float]:
-    """A unit's decoded images and the seconds they took: from the stage before, or done here."""
+) -> tuple[list[list[Decoded]], dict[str, Any]]:
+    """A unit's decoded images, from the stage before or decoded here, and what that took: its
+    beginning, decode_s, and retries by their reason."""
     if "pixels" in batch:
         decoded = _unpack(batch["pixels"][0], batch["facts"][0], preprocessings)
-        return decoded, float(batch["decode_s"][0])
-    began = time.perf_counter()
-    decoded = load_images(rows, preprocessings)
-    return decoded, time.perf_counter() - began
+        return decoded, json.loads(batch["decoding"][0])
+    return _load(rows, preprocessings)
+
+
+def _load(
+    rows: Sequence[Mapping[str, Any]], preprocessings: Sequence[Preprocessing]
+) -> tuple[list[list[Decoded]], dict[str, Any]]:
+    moment, began = time.time(), time.perf_counter()
+    retried: list[str] = []
+    decoded = load_images(rows, preprocessings, patience_s=JOB_PATIENCE_S, on_retry=retried.append)
+    seconds = time.perf_counter() - began
+    return decoded, {"began": moment, "decode_s": seconds, "retries": dict(Counter(retried))}
 
 
 def _pack(decoded: list[list[Decoded]]) -> tuple[bytes, str]:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 from ganad.archive import storage
-from ganad.archive.manifest import Manifest, write_manifest
+from ganad.archive.manifest import Manifest, is_manifest, open_manifest, write_manifest
 from pipelines.progress import counted, say
 
 SHOWN = 8
@@ -21,10 +21,12 @@ def index(
     labels: str | None = None,
     normal: Sequence[str] = (),
     abnormal: Sequence[str] = (),
+    refresh: bool = False,
     dry_run: bool = False,
 ) -> Manifest:
     """Write the manifest of the sources' images to out, and say what is in it.
 
+    refresh keeps the rows of the manifest at out, and adds the images that it does not list yet.
     dry_run lists all the same but keeps nothing: it prints as JSON what the manifest would hold.
     Raises ArchiveError for sources and ConfigError for labels.
     """
@@ -32,19 +34,39 @@ def index(
     def write(folder: str) -> Manifest:
         with counted("listing", "images") as found:
             return write_manifest(
-                sources, folder, labels=labels, normal=normal, abnormal=abnormal, progress=found
+                sources,
+                folder,
+                labels=labels,
+                normal=normal,
+                abnormal=abnormal,
+                refresh=refresh,
+                progress=found,
             )
 
+    before = open_manifest(out) if refresh and is_manifest(out) else None
     if dry_run:
         with tempfile.TemporaryDirectory(prefix="ganad-") as folder:
-            manifest = write(storage.join(folder, "manifest"))
-            print(json.dumps(_plan(manifest, out), indent=2, ensure_ascii=False))
+            copy = storage.join(folder, "manifest")
+            if before is not None:
+                _copy(before, copy)
+            manifest = write(copy)
+            plan = _plan(manifest, out)
+            if before is not None:
+                plan["new"] = manifest.num_images - before.num_images
+            print(json.dumps(plan, indent=2, ensure_ascii=False))
     else:
         manifest = write(out)
-        say(f"{out}: {_contents(manifest)}")
+        new = "" if before is None else f", {manifest.num_images - before.num_images:,} of them new"
+        say(f"{out}: {_contents(manifest)}{new}")
     for note in _remarks(manifest):
         say(note)
     return manifest
+
+
+def _copy(manifest: Manifest, folder: str) -> None:
+    for uri in (*(part.uri for part in manifest.parts), f"{manifest.uri}/manifest.json"):
+        data = storage.read_bytes(uri)
+        storage.write_bytes(storage.join(folder, uri.rpartition("/")[2]), data)
 
 
 def _plan(manifest: Manifest, out: str) -> dict[str, object]:

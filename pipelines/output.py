@@ -103,6 +103,14 @@ def _record(columns: Sequence[str], texts: list[str]) -> Table:
     return table
 
 
+def write_facts(facts: Iterable[tuple[str, str]], out: TextIO) -> None:
+    """Names and what is known of them, a line each; names of files may be in it."""
+    table = Table.grid("", "", padding=(0, 2))
+    for name, fact in facts:
+        table.add_row(Text(_CONTROL.sub("�", name)), Text(_CONTROL.sub("�", fact), overflow="fold"))
+    _console(out).print(table)
+
+
 def write_lines(lines: Iterable[str], out: TextIO) -> None:
     """Sentences, each wrapped at the width of the terminal."""
     console = _console(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from rich.progress import (
 )
 
 LINE_EVERY_S = 10.0
+QUIET_S = 60.0
+"""After so long without anything done a log says that the job is still there."""
 
 
 def say(message: str) -> None:
@@ -30,6 +33,17 @@ def say(message: str) -> None:
 
 def console() -> Console:
     return Console(file=sys.stderr)
+
+
+def in_words(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    whole = round(seconds)
+    for name, size, below, of in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60)):
+        if whole >= size:
+            return f"{whole // size:,} {name} {whole % size // of} {below}"
+    if whole >= 60:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
 class Meter:
@@ -43,8 +57,9 @@ class Meter:
         self.title, self.total, self.unit, self.already = title, total, unit, already
         self.done = already
         self.note = ""
-        self._began = self._last = time.monotonic()
+        self._began = self._last = self._updated = time.monotonic()
         self._bar: Progress | None = None
+        self._ended = threading.Event()
 
     def __enter__(self) -> Meter:
         screen = console()
@@ -62,6 +77,8 @@ class Meter:
             self._task = self._bar.add_task(
                 self.title, total=self.total, completed=self.already, note=""
             )
+        else:
+            threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def __exit__(
@@ -70,6 +87,7 @@ class Meter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._ended.set()
         if self._bar is not None:
             self._bar.stop()
         elif kind is None:
@@ -84,17 +102,25 @@ class Meter:
     def update(self, done: int, note: str = "") -> None:
         """Set the units done so far (those already done before included)."""
         self.done, self.note = done, note
+        self._updated = time.monotonic()
         if self._bar is not None:
             shown = f"{self.rate:,.0f} {self.unit}/s {note}"
             self._bar.update(self._task, completed=done, note=shown)
         elif time.monotonic() - self._last >= LINE_EVERY_S:
             self._line()
 
+    def _watch(self) -> None:
+        while not self._ended.wait(QUIET_S):
+            if time.monotonic() - self._last >= QUIET_S:
+                self._line()
+
     def _line(self) -> None:
         self._last = time.monotonic()
+        quiet = self._last - self._updated
         left = (self.total - self.done) / self.rate if self.rate > 0 else math.inf
-        remaining = f", {left:,.0f} s left" if 0 < left < math.inf else ""
+        remaining = f", {in_words(left)} left" if 0 < left < math.inf else ""
         note = f", {self.note}" if self.note else ""
+        note += f", nothing new for {in_words(quiet)}" if quiet >= QUIET_S else ""
         say(
             f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, "
             f"{self.rate:,.0f}/s{remaining}{note}"

@@ -67,10 +67,8 @@ class Record:
     def _picture(self, progress: Progress) -> None:
         images = self._images[:NUM_PICTURES]
         scores = self.detector.score(images, maps=True)
-        with self.detector.scoring():
-            prepared = self.detector.prepare(images)
-            rebuilt = self.detector.reconstruct(prepared)
-        grid = picture_grid(images.numpy(), rebuilt.float().cpu().numpy(), scores.maps)
+        rebuilt = self.detector.rebuild(images)
+        grid = picture_grid(images.numpy(), rebuilt.cpu().numpy(), scores.maps)
         png = io.BytesIO()
         grid.save(png, "PNG")
         uri = self.job.place("grids", f"epoch-{progress.epoch:04d}.png")

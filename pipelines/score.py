@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 import ray
@@ -20,7 +21,9 @@ import ray
 from ganad.archive import storage
 from ganad.archive.decode import Preprocessing
 from ganad.archive.manifest import Manifest
+from ganad.archive.patience import JOB_PATIENCE_S, patiently
 from ganad.errors import TableError
+from ganad.history import kinds_of, read_notes, summary
 from ganad.model import read_info, versions
 from ganad.table import ScoreTable
 from pipelines.cluster import connected, share
@@ -30,6 +33,9 @@ from pipelines.progress import Meter, say
 from pipelines.scorer import Scorer, distinct, part_uri
 from pipelines.source import resolve
 from pipelines.units import Unit, cut, rows_per_unit
+
+NUM_FAILURES = 100
+"""Texts of errors that run.json holds, the most frequent; the table holds them all."""
 
 
 def score(
@@ -53,13 +59,14 @@ def score(
         plan = {"models": ids, "source": list(source), "out": table, "workers": workers}
         print(json.dumps(plan, indent=2))
         return plan
-    manifest = resolve(source, storage.join(table, "_manifest"), out)
+    manifest = resolve(source, storage.join(table, "_manifest"), out, refresh=True)
     with connected(debug):
         resources = share(workers, gpu)
         rows = rows_per_unit(preprocessings, manifest.num_images, resources.num_workers)
         job = _claim(table, out, ids, manifest, rows)
         units = cut(manifest.parts, job["rows_per_unit"])
         missing = _missing(table, ids, units, retry_failed)
+        again = len(missing) - len(_missing(table, ids, units, False)) if retry_failed else 0
         already = manifest.num_images - sum(unit.num for unit in missing)
         if already:
             say(f"{already:,} of {manifest.num_images:,} images are scored already")
@@ -67,6 +74,8 @@ def score(
         failures: Counter[str] = Counter()
         first_result_s = None
         if missing:
+            # Until it is written anew, the table is unfinished.
+            storage.remove(storage.join(table, "run.json"))
             locations = [storage.absolute(model) for model in models]
             with Meter("scoring", manifest.num_images, "images", already) as meter:
                 arguments = {
@@ -79,37 +88,59 @@ def score(
                     first_result_s = first_result_s or time.perf_counter() - began
                     failures.update(report.pop("failures"))
                     totals.update(report)
-                    failed = sum(failures.values())
-                    meter.update(
-                        already + int(totals["rows"]), f"{failed:,} failed" if failed else ""
-                    )
-    run = _finish(table, models, infos, manifest, started)
+                    meter.update(already + int(totals["rows"]), _remark(failures, totals))
+    run = patiently(lambda: _finish(table, models, infos, manifest, started), table, JOB_PATIENCE_S)
     run["timings"] = {
         "wall_s": round(time.perf_counter() - began, 3),
         "until_first_result_s": round(first_result_s or 0.0, 3),
         "images_scored_now": int(totals["rows"]),
         **{f"{stage}_s": round(totals[f"{stage}_s"], 3) for stage in ("decode", "score", "write")},
         "workers": resources.num_workers,
+        "parts_done_before": len(units) - len(missing),
+        "parts_scored_again": again,
     }
-    storage.write_json(storage.join(table, "run.json"), run)
+    place = storage.join(table, "run.json")
+    patiently(lambda: storage.write_json(place, run), place, JOB_PATIENCE_S)
     return run
+
+
+def _remark(failures: Counter[str], totals: Counter[str]) -> str:
+    """What a person who watches should know beside the rate."""
+    said = []
+    if failures:
+        kind, num = Counter(kinds_of(failures)).most_common(1)[0]
+        of_which = f", most of them {kind}" if num < failures.total() else f": {kind}"
+        said.append(f"{failures.total():,} failed{of_which}")
+    if totals["retries"]:
+        said.append(f"{int(totals['retries']):,} requests repeated")
+    return ", ".join(said)
 
 
 def _claim(table: str, typed: str, ids: list[str], manifest: Manifest, rows: int) -> dict[str, Any]:
     """job.json of the table: written by the first run, checked by the later ones."""
     uri = storage.join(table, "job.json")
+    before: dict[str, Any] = {}
     if storage.exists(uri):  # a resume cuts the units as the first run did
-        rows = int(storage.read_json(uri).get("rows_per_unit", rows))
+        before = storage.read_json(uri)
+        rows = int(before.get("rows_per_unit", rows))
     elif any(name.startswith("model=") for name in storage.list_names(table)):
         raise TableError(f"{typed} holds scores without a job.json: give a fresh --out")
-    job = {"models": sorted(ids), "manifest": manifest.digest, "rows_per_unit": rows}
+    # The parts of a manifest that grew begin with those of before, so the units do as well.
+    grown = before.get("manifest") in manifest.earlier
+    digest = before["manifest"] if grown else manifest.digest
+    images = before["images"] if grown else manifest.num_images
+    job = {"models": sorted(ids), "manifest": digest, "images": images, "rows_per_unit": rows}
     claim(
         table,
         "job.json",
         job,
         typed,
-        "give a fresh --out, or the models and source that the table was begun with",
+        "give a fresh --out, or the models and source that the table was begun with (a manifest "
+        "grows by ganad index --refresh)",
     )
+    if grown:
+        job |= {"manifest": manifest.digest, "images": manifest.num_images}
+        storage.write_json(uri, job)
     return job
 
 
@@ -135,7 +166,8 @@ def _finish(
     started: datetime,
 ) -> dict[str, Any]:
     """Count what lies in the table; raises TableError unless every image is there once."""
-    counts = ScoreTable(table).counts()
+    scores = ScoreTable(table)
+    counts, failures = scores.counts(), scores.failures()
     for info in infos:
         found = counts.get(info["id"], {"in": 0, "distinct": 0})
         if found["in"] != manifest.num_images or found["distinct"] != manifest.num_images:
@@ -161,7 +193,9 @@ def _finish(
             "images": manifest.num_images,
         },
         "counts": counts,
-        "failures": ScoreTable(table).failures(),
+        "failure_kinds": kinds_of(failures),
+        "failures": dict(islice(failures.items(), NUM_FAILURES)),
+        "work": summary(read_notes(scores)),
         "versions": versions() | {"ray": ray.__version__},
         "started_at": started.isoformat(),
         "finished_at": datetime.now(UTC).isoformat(),

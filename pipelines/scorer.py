@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,10 +14,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import ray
 import torch
 
 from ganad.archive import storage
 from ganad.archive.decode import Preprocessing
+from ganad.archive.patience import JOB_PATIENCE_S, patiently
+from ganad.history import with_note
 from ganad.model import load
 from ganad.scoring import score_rows
 from pipelines.graph import Batch, decoded_rows
@@ -32,28 +38,51 @@ class Scorer:
     def __init__(self, models: Sequence[str], table: str, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.models = [load(model, device) for model in models]
+        self.models = [
+            patiently(functools.partial(load, model, device), model, JOB_PATIENCE_S)
+            for model in models
+        ]
         self.preprocessings = distinct([model.preprocessing for model in self.models])
         self.table = table
+        self.worker = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "restarted": _took_a_dead_one_s_place(),
+        }
 
     def __call__(self, batch: Batch) -> Batch:
         unit = Unit.of(batch)
-        rows = unit.rows()
-        decoded, decode_s = decoded_rows(batch, rows, self.preprocessings)
-        report: dict[str, Any] = {"rows": unit.num, "decode_s": decode_s}
-        began = time.perf_counter()
-        tables = []
+        retried: list[str] = []
+        rows = patiently(unit.rows, unit.uri, JOB_PATIENCE_S, retried.append)
+        decoded, decoding = decoded_rows(batch, rows, self.preprocessings)
+        tables, notes = [], []
         for model in self.models:
+            began = time.perf_counter()
             size = self.preprocessings.index(model.preprocessing)
             tables.append(score_rows(model, rows, [one[size] for one in decoded]))
-        report["score_s"] = time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            note = {"rows": unit.num, "began": decoding["began"], "ended": time.time()}
+            notes.append({**note, "score_s": seconds, "first": rows[0]["name"], **self.worker})
+        notes[0] |= decoding
+        report: dict[str, Any] = {"rows": unit.num, "decode_s": decoding["decode_s"]}
+        report["score_s"] = sum(note["score_s"] for note in notes)
         began = time.perf_counter()
-        for model, scored in zip(self.models, tables, strict=True):
-            write_part(part_uri(self.table, model.id, unit.number), scored)
+        for model, scored, note in zip(self.models, tables, notes, strict=True):
+            uri = part_uri(self.table, model.id, unit.number)
+            part = with_note(scored, note)
+            patiently(functools.partial(write_part, uri, part), uri, JOB_PATIENCE_S, retried.append)
         report["write_s"] = time.perf_counter() - began
+        report["retries"] = sum(decoding["retries"].values()) + len(retried)
         failures = Counter(error for error in tables[0]["error"].to_pylist() if error)
         report["failures"] = dict(failures)
         return {"number": batch["number"], "report": [json.dumps(report)]}
+
+
+def _took_a_dead_one_s_place() -> bool:
+    if not ray.is_initialized():
+        return False
+    context = ray.get_runtime_context()
+    return context.get_actor_id() is not None and context.was_current_actor_reconstructed
 
 
 def distinct(preprocessings: Sequence[Preprocessing]) -> list[Preprocessing]:

@@ -61,3 +61,14 @@ def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
             lay_over(below[key], value)
         else:
             below[key] = value
+
+
+def parse_workers(typed: str) -> int | tuple[int, int]:
+    """4 -> 4; 1:4 -> (1, 4), at least and at the most. Raises ConfigError."""
+    least, colon, most = typed.partition(":")
+    numbers = [int(word) for word in (least, most) if word.isascii() and word.isdecimal()]
+    if not colon and len(numbers) == 1 and numbers[0] >= 1:
+        return numbers[0]
+    if colon and len(numbers) == 2 and 1 <= numbers[0] <= numbers[1]:
+        return numbers[0], numbers[1]
+    raise ConfigError(f"--workers {typed} is no number of workers: give 4, or 1:4 for 1 to 4")

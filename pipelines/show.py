@@ -1,14 +1,23 @@
-"""What can be trained, and what a saved model is. Run: ganad detectors, ganad show MODEL"""
+"""What can be trained, and what a folder holds. Run: ganad detectors, ganad show MODEL or TABLE"""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ganad.detectors import DETECTORS
+from ganad.archive import storage
+from ganad.detectors import DETECTORS, configure
+from ganad.errors import ConfigError
 from ganad.model import load, read_info
+from ganad.table import ScoreTable
+from pipelines.output import write_facts
+from pipelines.settings import merge_settings
+from pipelines.show_table import lines_of_table
 
 
 def list_detectors() -> None:
@@ -21,8 +30,20 @@ def list_detectors() -> None:
     Console().print(table)
 
 
-def show_model(folder: str) -> None:
-    """Print the essentials of a saved model; loading it proves that its files belong together."""
+def show(folder: str) -> None:
+    """Print the essentials of a saved model or of a score table, also of an unfinished one."""
+    uri = storage.absolute(folder)
+    names = storage.list_names(uri)
+    is_table = "job.json" in names and "training" not in names
+    if is_table or any(name.startswith("model=") for name in names):
+        lines = lines_of_table(ScoreTable(folder))
+    else:
+        lines = _lines_of_model(folder)
+    write_facts(lines, sys.stdout)
+
+
+def _lines_of_model(folder: str) -> list[tuple[str, str]]:
+    """Loading the model proves that its files belong together."""
     info = dict(read_info(folder))
     calibration = load(folder).calibration
     training = dict(info["training"])
@@ -30,7 +51,7 @@ def show_model(folder: str) -> None:
     lines = {
         "model": info["id"],
         "parameters": f"{info['num_parameters']:,}",
-        "config": json.dumps(info["config"]),
+        "config": _differences(info["detector"], info["config"]) or "as ganad train has it",
         "preprocessing": json.dumps(info["preprocessing"]),
         **{key: str(value) for key, value in info["facts"].items()},
         **{key.replace("_", " "): str(value) for key, value in training.items()},
@@ -41,13 +62,33 @@ def show_model(folder: str) -> None:
         lines["calibration"] = "none: scores have no p-values"
     else:
         for rate in (0.05, 0.01):
-            lines[f"threshold at p < {rate}"] = f"{calibration.threshold(rate):.6g}"
+            if rate * (len(calibration) + 1) >= 1:  # else its notes say that there are too few
+                lines[f"threshold at p < {rate}"] = f"{calibration.threshold(rate):.6g}"
         for number, note in enumerate(calibration.notes()):
             lines["note" if number == 0 else f"note {number + 1}"] = note
     lines["versions"] = json.dumps(info["versions"])
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, value in lines.items():
-        table.add_row(key, value)
-    Console().print(table)
+    return list(lines.items())
+
+
+def _differences(detector: str, config: Mapping[str, Any]) -> str:
+    """The keys that are not as ganad train DETECTOR has them by itself."""
+    values = merge_settings(detector, None, [], None)
+    try:
+        usual = _flat(configure(detector, values).model_dump(mode="json"))
+    except ConfigError:  # such as weights that must be named
+        usual = {}
+    return ", ".join(
+        f"{key}={json.dumps(value)}" if not isinstance(value, str) else f"{key}={value}"
+        for key, value in _flat(config).items()
+        if key not in usual or usual[key] != value
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,7 +1,8 @@
 """Train a detector on normal images. Run: ganad train DETECTOR SOURCE --out MODEL
 
 The model's folder holds, beside the model, MODEL/training: the manifest, the split, decoded images
-and checkpoints while training runs, and its record (events, image grids) afterwards.
+and checkpoints while training runs, and its record (events, image grids) afterwards. MODEL/
+training.html is made of that record.
 """
 
 from __future__ import annotations
@@ -20,9 +21,16 @@ from ganad.archive.manifest import Manifest
 from ganad.archive.selection import normal_rows, with_parts
 from ganad.archive.split import split_digest
 from ganad.detectors import configure, create, find
-from ganad.detectors.base import DetectorConfig, GradientDetector, StatisticsDetector
+from ganad.detectors.base import (
+    Detector,
+    DetectorConfig,
+    GradientDetector,
+    StatisticsDetector,
+)
 from ganad.errors import TrainingError
 from ganad.model import read_info
+from ganad.report import write_training_page
+from pipelines.addition import Base
 from pipelines.cluster import connected, share
 from pipelines.fit_gradient import fit_gradient
 from pipelines.fit_statistics import fit_statistics
@@ -41,19 +49,24 @@ def train(
     out: str,
     *,
     values: Mapping[str, Any] | None = None,
-    workers: int | None = None,
+    workers: int | tuple[int, int] | None = None,
     gpu: bool | None = None,
     drop_abnormal: bool = False,
+    add_to: str | None = None,
+    cores: int | None = None,
     dry_run: bool = False,
     debug: bool = False,
 ) -> dict[str, Any]:
     """Train, calibrate and save a model at out; returns the contents of its model.json.
 
-    values are config keys. The same call again goes on where a killed one stopped, and does
-    nothing where one has finished.
+    values are config keys. add_to is the folder of a fitted Gaussian, whose config and images come
+    first: the model is that of a fit to all images together. The same call again goes on where a
+    killed one stopped, and does nothing where one has finished. cores: of each worker without a
+    GPU; left out, the workers share all.
     """
     kind = find(detector)
-    config = configure(detector, values or {})
+    base = None if add_to is None else Base.open(add_to, detector)
+    config = configure(detector, values or {}) if base is None else base.detector.config
     model = storage.absolute(out)
     if dry_run:
         plan = {
@@ -62,6 +75,7 @@ def train(
             "source": list(source),
             "out": model,
             "workers": workers,
+            "add_to": add_to,
         }
         print(json.dumps(plan, indent=2))
         return plan
@@ -69,30 +83,45 @@ def train(
     manifest = resolve(source, storage.join(folder, "manifest"), out)
     typed = " ".join(source)
     rows = with_parts(normal_rows(manifest.table(), typed, drop_abnormal), config.seed)
+    if base is not None:
+        rows = base.new(rows, typed)
     identity = {
         "detector": detector,
         "config": config.model_dump(mode="json"),
         "manifest": manifest.digest,
         "drop_abnormal": drop_abnormal,
+        **({} if base is None else {"add_to": base.id}),
     }
     claim(folder, "job.json", identity, out, "give a fresh --out, or the command it began with")
     if storage.exists(storage.join(model, "model.json")):
         say(f"{out} is trained already")
+        _tidy(model)
         return dict(read_info(model))
-    job = _prepare(detector, config, rows, manifest, model, typed)
+    job = _prepare(detector, config, rows, manifest, model, typed, base)
     # Made before Ray starts: a missing file of weights is told at once.
-    unfitted = None if issubclass(kind, GradientDetector) else create(detector, config)
+    unfitted: Detector[Any] | None = None
+    if base is not None:
+        unfitted = base.detector
+    elif not issubclass(kind, GradientDetector):
+        unfitted = create(detector, config)
     with connected(debug):
         began = time.perf_counter()
         if isinstance(unfitted, StatisticsDetector):
-            fit_statistics(job, unfitted, share(workers, gpu))
+            fit_statistics(job, unfitted, share(workers, gpu, cores=cores), base)
         else:
-            fit_gradient(job, share(workers, gpu, workers_without_gpu=1))
+            fit_gradient(job, share(workers, gpu, 1, cores))
     info = dict(read_info(model))
-    for name in ("cache", "checkpoints", "uncalibrated"):
-        storage.remove_folder(storage.join(folder, name))
+    _tidy(model)
     say(f"trained {info['id']} in {time.perf_counter() - began:,.0f} s; it is in {out}")
     return info
+
+
+def _tidy(model: str) -> None:
+    """Write the page of the run, and leave nothing that only the run itself needed."""
+    if not storage.exists(storage.join(model, "training.html")):
+        write_training_page(model)
+    for name in ("cache", "checkpoints", "uncalibrated"):
+        storage.remove_folder(storage.join(model, "training", name))
 
 
 def _prepare(
@@ -102,12 +131,14 @@ def _prepare(
     manifest: Manifest,
     model: str,
     typed: str,
+    base: Base | None,
 ) -> TrainingJob:
     """Write the split down, check it, and describe the job."""
-    parts = Counter(rows["part"].to_pylist())
+    every = rows if base is None else pa.concat_tables([base.rows, rows], promote_options="default")
+    parts = Counter(every["part"].to_pylist())
     if not parts["train"]:
         raise TrainingError(
-            f"{typed} leaves no image to train on ({len(rows)} in all): give more normal images"
+            f"{typed} leaves no image to train on ({len(every)} in all): give more normal images"
         )
     if parts["calibration"] < MINIMUM_CALIBRATION:
         say(
@@ -115,7 +146,10 @@ def _prepare(
             f"p-values will be coarse"
         )
     uri = storage.join(model, "training", "split.parquet")
-    write_part(uri, rows)
+    write_part(uri, every)
+    if base is not None:
+        uri = storage.join(model, "training", "uncalibrated", "added.parquet")
+        write_part(uri, rows)
     return TrainingJob(
         detector=detector,
         config=config,
@@ -127,10 +161,11 @@ def _prepare(
             "source": manifest.uri,
             "manifest": manifest.digest,
             "split": split_digest(
-                zip(rows["name"].to_pylist(), rows["part"].to_pylist(), strict=True)
+                zip(every["name"].to_pylist(), every["part"].to_pylist(), strict=True)
             ),
             "num_train": parts["train"],
             "num_calibration": parts["calibration"],
             "num_validation": parts["validation"],
+            **({} if base is None else {"added_to": base.id, "num_added": len(rows)}),
         },
     )
