@@ -17,8 +17,9 @@ ROOT = Path(__file__).parents[1]
 # A name is a module of ganad or a package with all that is in it.
 ORDER = [
     {"errors"},
-    {"archive"},
-    {"networks", "losses", "features", "covariance", "inputs", "grid"},
+    {"archive", "ranks"},
+    {"networks", "losses", "features", "covariance", "inputs", "grid", "patches"},
+    {"augmentation", "augmented_fit"},
     {"latent_search"},
     {"detectors"},
     {"calibration", "metrics", "trivial"},
@@ -27,7 +28,7 @@ ORDER = [
     {"fitting"},
     {"sql"},
     {"table"},
-    {"scoring", "rescore"},
+    {"scoring", "rescore", "history"},
     {"labelled"},
     {"evaluation"},
     {"report"},
@@ -48,7 +49,12 @@ TOP_LEVEL = {
 FORBIDDEN_IN_GANAD = {"ray", "pipelines"}
 MAX_LINES = 400
 # Imported under another name than that of the distribution that brings it.
-DISTRIBUTIONS = {"PIL": "pillow", "markupsafe": "jinja2", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "markupsafe": "jinja2",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 
 def home_of(module: str) -> str:

@@ -1,6 +1,7 @@
 """cluster.yaml passes Ray's own validator, costs nothing when idle, and holds no key."""
 
 import re
+import shlex
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import ray
 import yaml
 from packaging.version import Version
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from pipelines.__main__ import main
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "cluster.yaml").read_text()
@@ -97,6 +100,30 @@ def test_shared_memory_holds_the_object_store():
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_the_dashboard_is_not_open_to_the_network(name):
     assert "--dashboard-host=127.0.0.1" in " ".join(CLUSTERS[name]["head_start_ray_commands"])
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_every_node_asks_for_the_token_and_has_it(name):
+    config = CLUSTERS[name]
+    assert config["file_mounts"]["/home/ray/.ray/auth_token"] == "~/.ray/auth_token"
+    for part in ("head", "worker"):
+        commands = config[f"{part}_start_ray_commands"]
+        (start,) = (command for command in commands if "ray start" in command)
+        assert start.index("export RAY_AUTH_MODE=token;") < start.index("ray start")
+
+
+def test_every_spot_machine_waits_for_its_notice():
+    commands = CLUSTERS["aws"]["worker_start_ray_commands"]
+    (watch,) = (command for command in commands if "pipelines.reclaim" in command)
+    assert re.search(r"nohup python -m pipelines\.reclaim .*&$", watch)
+    assert (ROOT / "pipelines" / "reclaim.py").is_file()
+
+
+def test_the_commands_in_its_heading_are_ganads():
+    for line in re.findall(r"^#   ganad (submit .*)$", TEXT, re.MULTILINE):
+        with pytest.raises(SystemExit) as stopped:
+            main(["submit", "--dry-run", *shlex.split(line)[1:]])
+        assert stopped.value.code == 0, line
 
 
 @pytest.mark.parametrize("name", CLUSTERS)

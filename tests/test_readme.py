@@ -39,7 +39,9 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_every_flag_in_the_readme_exists() -> None:
-    source = (Path(__file__).parents[1] / "pipelines" / "__main__.py").read_text()
-    for flag in set(re.findall(r"(--[a-z][a-z-]+)", README)) - {"--help"}:
+    folder = Path(__file__).parents[1] / "pipelines"
+    source = "".join(path.read_text() for path in sorted(folder.glob("*.py")))
+    own = re.sub(r"(?m)^ray .*$", "", README)  # commands of Ray have flags of their own
+    for flag in set(re.findall(r"(--[a-z][a-z-]+)", own)) - {"--help"}:
         words = flag.removeprefix("--").replace("-", "_")
         assert f'"{flag}' in source or f"    {words}: " in source or f"/{flag}" in source, flag

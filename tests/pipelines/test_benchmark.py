@@ -9,7 +9,9 @@ from ganad import fit
 from ganad.errors import ArchiveError, ConfigError
 from pipelines.benchmark import accuracy, as_markdown
 from pipelines.benchmark_data import open_data_set
+from pipelines.benchmark_patches import patches
 from pipelines.benchmark_precision import precision
+from pipelines.benchmark_search import search
 
 SMALL = ["image_size=16", "channels=1", "width=4", "latent=4", "batch_size=8", "epochs=1"]
 
@@ -86,3 +88,33 @@ def test_both_precisions_score_the_same_images(image_folder: Path, tmp_path: Pat
     assert fast["spearman"] > 0.9
     assert exact["images"] == fast["images"] == 16
     assert abs(exact["auroc"] - fast["auroc"]) < 0.2
+
+
+def test_patches_and_whole_images_are_timed_on_the_same_inputs() -> None:
+    settings = [*SMALL, "image_size=32", "patch.size=16"]
+    whole, patched = patches("ganomaly", settings, rounds=1)
+    assert whole["images"] * whole["image_size"] ** 2 == 512 * 16**2
+    assert patched["images"] * patched["image_size"] ** 2 == 512 * 16**2
+    assert whole["share"] == 1
+    assert patched["share"] > 0
+    with pytest.raises(ConfigError, match="^ganomaly has no patches in these settings"):
+        patches("ganomaly", SMALL, rounds=1)
+
+
+def test_searches_at_once_reach_the_losses_of_searches_one_by_one(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    values = {"image_size": 16, "channels": 1, "width": 4, "latent": 4, "epochs": 2}
+    keys = {**values, "search_steps": 100, "search_batch": 4}
+    fit("anogan", str(image_folder / "train"), out=str(tmp_path / "m"), precision="float32", **keys)
+    rows = search(str(tmp_path / "m"), str(image_folder / "test"), 2, 8)
+    assert [row["images"] for row in rows] == [2, 2, 8, 8, 8]
+    alone, frozen, all_steps, *tolerant = rows
+    assert alone["steps"] == frozen["steps"] == 100
+    assert frozen["final_loss"] == pytest.approx(alone["final_loss"])
+    assert all_steps["final_loss"] <= 1.01 * alone["final_loss"]
+    assert all_steps["steps"] == 100
+    assert all(row["steps"] <= 100 for row in tolerant)
+    fit("ganomaly", str(image_folder / "train"), out=str(tmp_path / "g"), **values)
+    with pytest.raises(ConfigError, match="is a ganomaly: give a model of anogan"):
+        search(str(tmp_path / "g"), str(image_folder / "test"), 2, 8)

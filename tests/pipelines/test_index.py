@@ -72,3 +72,16 @@ def test_many_labels_are_counted_not_listed(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "class07 1 and 4 more)" in said
     assert "class08" not in said
+
+
+def test_a_refresh_says_how_many_are_new(archive, tmp_path, capsys):
+    out = str(tmp_path / "manifest")
+    index([str(archive)], out)
+    Image.new("L", (8, 8)).save(archive / "test" / "good" / "new.png")
+    index([str(archive)], out, refresh=True, dry_run=True)
+    assert json.loads(capsys.readouterr().out)["new"] == 1
+    assert open_manifest(out).num_images == 4
+    index([str(archive)], out, refresh=True)
+    assert "5 images, 4 normal and 1 abnormal" in (said := capsys.readouterr().err)
+    assert ", 1 of them new" in said
+    assert open_manifest(out).num_images == 5

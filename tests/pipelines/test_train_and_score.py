@@ -30,6 +30,7 @@ GANOMALY: dict[str, Any] = {
     "latent": 10,
     "batch_size": 8,
     "epochs": 3,
+    "precision": "float32",
 }
 GAUSSIAN: dict[str, Any] = {
     "image_size": 32,
@@ -94,8 +95,22 @@ def test_a_trained_model_s_folder(ganomaly: str) -> None:
     with Image.open(sorted((folder / "training" / "grids").glob("*.png"))[-1]) as grid:
         assert grid.height > 3 * 16  # originals, reconstructions, maps
     left = {path.name for path in (folder / "training").iterdir()}
-    assert left == {"job.json", "manifest", "split.parquet", "tensorboard", "grids"}
+    made = {"curves.json", "grids", "tensorboard"}
+    assert left == {"job.json", "manifest", "split.parquet", *made}
+    page = (folder / "training.html").read_text()
+    assert page.count("<svg") >= 7  # five losses, the rate, calibration
+    assert "data:image/png" in page
     assert not [p for p in folder.rglob("*") if p.suffix in (".pt", ".pkl", ".pickle", ".bin")]
+
+
+def test_one_worker_trains_the_model_of_two(
+    ray_cluster: None, ganomaly: str, image_folder: Path, tmp_path: Path
+) -> None:
+    out, source = str(tmp_path / "model"), [str(image_folder / "train")]
+    train("ganomaly", source, out, values=GANOMALY, workers=1, gpu=False)
+    one, two = load(out).detector.state_dict(), load(ganomaly).detector.state_dict()
+    for key, value in one.items():
+        torch.testing.assert_close(value, two[key], rtol=1e-3, atol=1e-4)
 
 
 def test_the_split_is_stored_and_its_parts_do_not_overlap(ganomaly: str) -> None:
