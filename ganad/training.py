@@ -229,6 +229,10 @@ class Trainer:
                     for piece, gradient in zip(pieces, gradients, strict=True)
                 )
             for parameter, gradient in zip(parameters, gradients, strict=True):
+                # The fused step on a CPU walks through both as they lie in memory, so that they
+                # must lie alike; those of a gradient penalty, and pieces of the sum, need not.
+                if gradient.stride() != parameter.stride():
+                    gradient = torch.empty_like(parameter).copy_(gradient)
                 parameter.grad = gradient
             self.optimizers[name].step()
             self.optimizers[name].zero_grad(set_to_none=True)
