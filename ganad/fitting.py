@@ -26,6 +26,7 @@ from ganad.detectors.base import Detector, GradientDetector, StatisticsDetector
 from ganad.errors import TrainingError
 from ganad.inputs import decoded_batches, from_rows
 from ganad.model import Model
+from ganad.report import write_training_page
 from ganad.training import Images, Progress, Trainer
 
 CHUNK = 512
@@ -45,7 +46,8 @@ def fit(
     """Fit a detector on normal images and calibrate it on those held out.
 
     images: a folder, paths, PIL images, an array or a tensor (see Model.score).
-    out: a folder to save the model to. config: the detector's keys, such as epochs=15 or
+    out: a folder to save the model to, with training.html, the page of its training.
+    config: the detector's keys, such as epochs=15 or
     backbone={"name": "resnet18", "weights": "random"}.
     Raises ConfigError for a wrong key and TrainingError for images that cannot train.
     """
@@ -63,7 +65,8 @@ def fit(
         )
         for progress in trainer.run():
             if progress.epoch_ended:
-                history.append({"epoch": progress.epoch, **progress.losses})
+                history.append({"epoch": progress.epoch, "step": progress.step, **progress.losses})
+            history += [{"step": progress.step, "event": event} for event in progress.events]
             if on_progress:
                 on_progress(progress)
     else:
@@ -74,6 +77,7 @@ def fit(
     fitted = Model(model.eval(), calibration, facts)
     if out is not None:
         fitted.save(out)
+        write_training_page(out)
     return fitted
 
 

@@ -8,7 +8,6 @@ MODEL/model.json             what it is and was trained on; written last
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -244,8 +243,8 @@ def load(folder: str, device: str | torch.device = "cpu") -> Model:
             load_tensors(storage.read_bytes(storage.join(uri, "model.safetensors")))
         )
         if info["num_calibration"]:
-            data = storage.read_bytes(storage.join(uri, "calibration.parquet"))
-            calibration = Calibration.from_table(pq.read_table(io.BytesIO(data)))
+            table = storage.read_table(storage.join(uri, "calibration.parquet"))
+            calibration = Calibration.from_table(table)
     except (GanadError, OSError, RuntimeError, ValueError, SafetensorError) as error:
         _raise_if_passing(error)
         reason = str(error).splitlines()[0]

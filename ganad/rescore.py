@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow.dataset as ds
-import pyarrow.parquet as pq
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ganad.archive import storage
 from ganad.archive.decode import Decoded, Preprocessing, failed
 from ganad.archive.load import load_images
-from ganad.archive.manifest import SCHEMA, open_manifest
+from ganad.archive.manifest import open_manifest
 from ganad.calibration import Calibration
 from ganad.errors import ArchiveError, GanadError, ModelError
 from ganad.table import ScoreTable
@@ -42,7 +41,7 @@ def calibration_of(table: ScoreTable, model_id: str) -> Calibration | None:
         if storage.read_json(storage.join(path, "model.json")).get("id") != model_id:
             return None
         uri = storage.join(path, "calibration.parquet")
-        return Calibration.from_table(pq.read_table(io.BytesIO(storage.read_bytes(uri))))
+        return Calibration.from_table(storage.read_table(uri))
     except (GanadError, ValueError, OSError):
         return None
 
@@ -98,13 +97,13 @@ def _places(table: ScoreTable, rows: Sequence[Row]) -> list[dict[str, Any] | Non
 def _members(table: ScoreTable, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     try:
         manifest = open_manifest(str((table.run or {})["manifest"]["uri"]))
-        filesystem, _ = storage.arrow_filesystem(manifest.uri)
-        paths = [storage.arrow_filesystem(part.uri)[1] for part in manifest.parts]
         # Rows of one tar lie together, so the condition on uri skips most row groups unread.
-        found = ds.dataset(paths, SCHEMA, filesystem=filesystem, format="parquet").to_table(
-            columns=["image_id", "uri", "offset", "size", "column"],
-            filter=ds.field("uri").isin(list({row["uri"] for row in rows}))
-            & ds.field("image_id").isin([row["image_id"] for row in rows]),
+        wanted = pc.field("uri").isin(list({row["uri"] for row in rows})) & pc.field(
+            "image_id"
+        ).isin([row["image_id"] for row in rows])
+        columns = ["image_id", "uri", "offset", "size", "column"]
+        found = pa.concat_tables(
+            storage.read_table(part.uri, columns, wanted) for part in manifest.parts
         )
     except (KeyError, ArchiveError, OSError):
         return {}

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ganad.archive import storage
 from ganad.detectors.gaussian import Gaussian
@@ -52,14 +51,13 @@ class Base:
                 f"--add-to {typed} has no training/split.parquet, so images that it knows could be "
                 f"added twice: give the whole folder that ganad train wrote"
             )
-        file_system, path = storage.arrow_filesystem(split)
         held_out = HeldOut.read(folder)
         if held_out is None and model.calibration is not None:
             raise ModelError(
                 f"--add-to {typed} has no held_out.parquet, so it cannot be calibrated anew: "
                 f"train it again with this version of ganad"
             )
-        rows = pq.read_table(path, filesystem=file_system)
+        rows = storage.read_table(split)
         return Base(typed, model.id, model.detector, rows, held_out)
 
     def new(self, rows: pa.Table, typed: str) -> pa.Table:

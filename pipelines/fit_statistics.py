@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 from collections.abc import Iterable, Iterator
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 
 from ganad.archive import storage
@@ -186,7 +184,6 @@ def _calibrate(
             meter.update(meter.done + json.loads(row["report"])["rows"])
     folder = storage.join(table, storage.list_names(table)[0])
     scored = pa.concat_tables(
-        pq.read_table(io.BytesIO(storage.read_bytes(storage.join(folder, name))))
-        for name in storage.list_names(folder)
+        storage.read_table(storage.join(folder, name)) for name in storage.list_names(folder)
     ).filter(pc.field("error").is_null())
     return Calibration(scored["score"].to_numpy(), tuple(scored["image_id"].to_pylist()))

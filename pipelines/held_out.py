@@ -74,7 +74,7 @@ class HeldOut:
         uri = storage.join(model, FILE)
         if not storage.exists(uri):
             return None
-        table = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
+        table = storage.read_table(uri)
         ids = tuple(table["image_id"].to_pylist())
         vectors = {}
         for level, shape in (table.schema.metadata or {}).items():

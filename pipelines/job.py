@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ganad.archive import storage
 from ganad.archive.decode import Preprocessing
@@ -36,8 +35,7 @@ class TrainingJob:
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows, or some columns of them."""
-        file_system, path = storage.arrow_filesystem(self.rows)
-        return pq.read_table(path, filesystem=file_system, columns=columns)
+        return storage.read_table(self.rows, columns)
 
     def positions(self, part: str, bad: Iterable[int] = ()) -> np.ndarray:
         """Row numbers of one part, without those of unreadable images."""

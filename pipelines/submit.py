@@ -12,6 +12,9 @@ from pipelines.jobs import connect, follow, in_words
 from pipelines.parcel import Parcel, staged
 from pipelines.progress import say
 
+_ENVIRONMENT = {"RAY_JOB_STOP_SIGNAL": "SIGINT"}
+"""Of every job: one that is stopped ends as after Ctrl-C, with a sentence and not a trace."""
+
 
 def submit(parcel: Parcel, address: str, *, detach: bool = False, dry_run: bool = False) -> int:
     """Submit the job, or find it running already; follow its log; return its exit status.
@@ -71,12 +74,13 @@ def _send(client: JobSubmissionClient, parcel: Parcel, address: str) -> str:
     if parcel.out is not None:
         metadata["ganad_out"] = parcel.out
     with staged(parcel) as folder, in_words(address):
-        # No environment variables go along: what a job needs to know of secrets (the keys of an
-        # S3 store) its machines know, and the cluster shows a job's runtime_env to whoever asks.
+        # Nothing of this machine's environment goes along: what a job needs to know of secrets
+        # (the keys of an S3 store) its machines know, and the cluster shows a job's runtime_env
+        # to whoever asks.
         return client.submit_job(
             entrypoint=parcel.entrypoint,
             submission_id=f"ganad-{parcel.name}-{secrets.token_hex(4)}",
-            runtime_env={"working_dir": str(folder)},
+            runtime_env={"working_dir": str(folder), "env_vars": _ENVIRONMENT},
             metadata=metadata,
             entrypoint_num_cpus=parcel.driver_cpus,
         )

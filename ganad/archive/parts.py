@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,31 +34,29 @@ class Part:
 def read_rows(uri: str, start: int, num: int) -> list[Row]:
     """Rows start..start+num of a Parquet file, reading only the row groups that hold them.
     Raises ArchiveError."""
-    return list(_read(uri, (start, num), None).to_pylist())
+    with _damage_in_words(uri), storage.in_words(uri), storage.open_input(uri) as file:
+        parquet = pq.ParquetFile(file)
+        groups: list[int] = []
+        before = first = 0
+        for group in range(parquet.num_row_groups):
+            after = before + parquet.metadata.row_group(group).num_rows
+            if before < start + num and after > start:
+                first = before if not groups else first
+                groups.append(group)
+            before = after
+        return list(parquet.read_row_groups(groups).slice(start - first, num).to_pylist())
 
 
 def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     """A whole Parquet file, or some of its columns. Raises ArchiveError."""
-    return _read(uri, None, columns)
+    with _damage_in_words(uri):
+        return storage.read_table(uri, columns)
 
 
-def _read(uri: str, span: tuple[int, int] | None, columns: Sequence[str] | None) -> pa.Table:
-    columns = None if columns is None else list(columns)
+@contextmanager
+def _damage_in_words(uri: str) -> Iterator[None]:
     try:
-        with storage.in_words(uri), storage.open_input(uri) as file:
-            parquet = pq.ParquetFile(file)
-            if span is None:
-                return parquet.read(columns)
-            start, num = span
-            groups: list[int] = []
-            before = first = 0
-            for group in range(parquet.num_row_groups):
-                after = before + parquet.metadata.row_group(group).num_rows
-                if before < start + num and after > start:
-                    first = before if not groups else first
-                    groups.append(group)
-                before = after
-            return parquet.read_row_groups(groups, columns).slice(start - first, num)
+        yield
     except pa.ArrowInvalid as error:
         raise ManifestError(f"{uri}: is damaged; run ganad index again") from error
 

@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,9 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.fs
+import pyarrow.parquet as pq
 
 from ganad.archive.reasons import reason_of
 from ganad.errors import ArchiveError
@@ -40,7 +42,7 @@ def is_remote(uri: str) -> bool:
 def absolute(uri: str) -> str:
     """What a user typed -> an absolute path or s3://bucket/key, without a trailing slash.
 
-    Raises ArchiveError for any other scheme.
+    Raises ArchiveError for any other scheme, and for keys in the address.
     """
     scheme = _SCHEME.match(uri)
     if scheme is None:
@@ -49,6 +51,13 @@ def absolute(uri: str) -> str:
         return os.path.abspath(uri[len("file://") :])
     if scheme[1] != "s3" or uri == "s3://":
         raise ArchiveError(f"{uri}: cannot be read; give a local path or s3://bucket/prefix")
+    bucket, _ = split_key(uri)
+    if "@" in bucket:
+        shown = uri.replace(bucket, "…@" + bucket.rpartition("@")[2], 1)
+        raise ArchiveError(
+            f"{shown}: keys in an address end in logs and models; leave them out and set "
+            f"AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     return uri.rstrip("/")
 
 
@@ -150,6 +159,15 @@ def open_input(uri: str) -> pa.NativeFile:
     if size is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri)
     return pa.PythonFile(io.BufferedReader(_Ranges(uri, size), _READ_AHEAD), mode="r")
+
+
+def read_table(
+    uri: str, columns: Sequence[str] | None = None, filters: pc.Expression | None = None
+) -> pa.Table:
+    """A Parquet file, or some of its columns and rows. Raises ArchiveError, and pyarrow's
+    ArrowInvalid for a file that is damaged."""
+    with in_words(uri), open_input(uri) as file:
+        return pq.read_table(file, columns=columns and list(columns), filters=filters)
 
 
 class _Ranges(io.RawIOBase):

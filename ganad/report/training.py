@@ -1,7 +1,7 @@
 """The page of a training run, training.html in the model's folder: curves, pictures, events.
 
 It is made of what the run left behind: model.json, calibration.parquet, training/curves.json and
-the grids of pictures in training/grids.
+the grids of pictures in training/grids; without these, of the losses by epoch in model.json.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from markupsafe import Markup
 from PIL import Image
 
@@ -127,7 +126,7 @@ def _calibration(folder: str) -> Calibration | None:
     uri = storage.join(folder, "calibration.parquet")
     if not storage.exists(uri):
         return None
-    return Calibration.from_table(pq.read_table(io.BytesIO(storage.read_bytes(uri))))
+    return Calibration.from_table(storage.read_table(uri))
 
 
 def _histogram(calibration: Calibration | None, threshold: float | None) -> Markup | None:
@@ -150,13 +149,14 @@ def _curves(
     folder: str, history: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, Markup]]:
     uri = storage.join(folder, "training", "curves.json")
-    points = list(storage.read_json(uri)) if storage.exists(uri) else []
     epochs = [entry for entry in history if "epoch" in entry and "step" in entry]
+    points = list(storage.read_json(uri)) if storage.exists(uri) else epochs
     marks = [int(one["step"]) for one in events]
     validated = [(e["step"], e["validation_score"]) for e in epochs if "validation_score" in e]
     series = {
         name: [(point["step"], point[name]) for point in points if name in point]
-        for name in dict.fromkeys(name for point in points for name in point if name != "step")
+        for name in dict.fromkeys(name for point in points for name in point)
+        if name not in ("step", "epoch", "validation_score")
     }
     if validated:
         series["score of held-out normal images"] = validated

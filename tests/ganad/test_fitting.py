@@ -20,9 +20,12 @@ def test_a_folder_is_fitted_saved_and_loaded(image_folder: Path, tmp_path: Path)
         str(image_folder / "train"),
         out=str(tmp_path / "m"),
         on_progress=lambda progress: seen.append(progress.step),
-        **SMALL,
+        **{**SMALL, "epochs": 2},
     )
     assert seen
+    page = (tmp_path / "m" / "training.html").read_text()
+    assert "generator" in page
+    assert page.count("<svg") >= 3, "curves of the losses and the histogram of calibration"
     assert model.training["num_train"] + model.training["num_calibration"] <= 40
     scores = load(str(tmp_path / "m")).score(str(image_folder / "test"))
     assert len(scores) == 16

@@ -308,6 +308,8 @@ def test_ctrl_c_detaches_and_the_same_command_comes_back(
     logs = cluster.ganad("logs", job)
     assert logs.returncode == 1
     assert "has been stopped" in logs.stderr
+    assert "stopped; the same command again goes on from here" in logs.stdout + logs.stderr
+    assert "Traceback" not in logs.stdout + logs.stderr
     node = cluster.add()
     try:
         finished = cluster.ganad("submit", "--", *train)

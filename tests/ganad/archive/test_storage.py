@@ -172,3 +172,10 @@ def test_a_dead_endpoint_is_told_within_seconds(s3, monkeypatch):
 def test_what_is_no_bucket_name(s3):
     with pytest.raises(ArchiveError, match=r"^s3://B\^d/x: is no valid S3 address"):
         storage.list_names("s3://B^d/x")
+
+
+def test_keys_in_an_address_are_refused_unrepeated():
+    with pytest.raises(ArchiveError, match="^s3://…@bucket/x: keys in an address") as caught:
+        storage.absolute("s3://AKIAFAKE:hushhush@bucket/x")
+    assert "hush" not in str(caught.value)
+    assert storage.absolute("s3://bucket/a@b.png") == "s3://bucket/a@b.png"
