@@ -149,10 +149,18 @@ def scoring(
     ] = None,
     num: Annotated[int, typer.Option(min=64, help="JPEGs of 256 pixels to make.")] = 5_000,
     num_rows: Annotated[
-        int, typer.Option("--rows", min=64, help="Rows of the archive for listing and memory.")
+        int,
+        typer.Option("--rows", min=0, help="Rows of the archive for listing and memory; 0: none."),
     ] = 1_000_000,
     data: Annotated[str, typer.Option(help="Folder of downloaded image sets.")] = "../shared/data",
     workers: Workers = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Of which the median is told.")] = 3,
+    s3: Annotated[
+        str | None, typer.Option(help="s3:// prefix to copy the images to and score them from.")
+    ] = None,
+    anomalib: Annotated[
+        str | None, typer.Option(help="A python that has anomalib, to measure it beside.")
+    ] = None,
 ) -> None:
     """Scoring beside what the machine can do: speed of each stage, listing, memory of the driver.
 
@@ -161,4 +169,15 @@ def scoring(
     from pipelines.benchmark_scoring import as_markdown
     from pipelines.benchmark_scoring import scoring as run
 
-    print(as_markdown(run(out, data, model=model, num=num, num_rows=num_rows, workers=workers)))
+    figures = run(
+        out,
+        data,
+        model=model,
+        num=num,
+        num_rows=num_rows,
+        workers=workers,
+        rounds=rounds,
+        s3=s3,
+        anomalib=anomalib,
+    )
+    print(as_markdown(figures))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ganad.archive import storage
 from ganad.errors import ArchiveError
 from pipelines.progress import Meter
 
@@ -59,6 +60,17 @@ def make_tar(path: Path, folder: Path) -> Path:
                 tar.add(file, file.relative_to(folder).as_posix())
         fresh.rename(path)
     return path
+
+
+def put_on_s3(prefix: str, folder: Path, tar: Path) -> tuple[str, str]:
+    """Copy a folder and its shard below an s3:// prefix, unless they are there."""
+    prefix = storage.absolute(prefix)
+    loose, shard = storage.join(prefix, folder.name), storage.join(prefix, tar.name)
+    if not storage.exists(shard):  # which goes last
+        filesystem = storage.filesystem(prefix)
+        filesystem.put(f"{folder}/", f"{loose}/", recursive=True)
+        filesystem.put(str(tar), shard)
+    return loose, shard
 
 
 def make_paths(folder: Path, num: int) -> Path:

@@ -245,7 +245,7 @@ def _turns_of_anomalib(
     """Its networks, losses and order of updates, without the time of Lightning."""
     np.save(folder / "pixels.npy", np.broadcast_to(pixels, (len(pixels), 3, *pixels.shape[2:])))
     arguments = [str(folder / "pixels.npy"), str(config.batch_size), str(cores)]
-    program = (Path(__file__).parent / "benchmark_anomalib.txt").read_text()
+    program = (Path(__file__).parent / "benchmark_anomalib_training.txt").read_text()
     process = subprocess.Popen(
         [python, "-W", "ignore", "-c", program, *arguments],
         stdin=subprocess.PIPE,

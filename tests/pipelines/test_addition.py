@@ -31,7 +31,7 @@ def halves(image_folder: Path, folder: Path) -> tuple[Path, Path]:
     return folder / "old", folder / "new"
 
 
-@pytest.mark.parametrize("patch", [None, {"size": 32}])
+@pytest.mark.parametrize("patch", [None, pytest.param({"size": 32}, marks=pytest.mark.slow)])
 def test_adding_is_a_fit_to_all_images(
     ray_cluster: None, image_folder: Path, tmp_path: Path, patch: dict[str, Any] | None
 ) -> None:

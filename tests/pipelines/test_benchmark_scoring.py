@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from ganad.archive.listing import list_images
 from ganad.errors import ArchiveError
 from ganad.model import load
 from pipelines import benchmark_roofline as roofline
+from pipelines import benchmark_shrinking as shrinking
 from pipelines.benchmark_scoring import _untrained, as_markdown, scoring
 from pipelines.benchmark_scoring_data import make_jpegs, make_large_jpeg, make_paths, make_tar
 
@@ -71,28 +73,55 @@ def test_both_ways_to_decode_a_large_photograph_are_timed(data: Path) -> None:
     preprocessing = Preprocessing(image_size=16, channels=1)
     photograph = make_large_jpeg(str(data), 600, 400)
     assert decode(photograph, preprocessing).error is None
-    assert min(roofline.decode_large(photograph, preprocessing, 1)) > 0
+    assert min(shrinking.seconds(photograph, preprocessing, 1)) > 0
+
+
+def test_all_pixels_of_a_jpeg_first_is_another_image_and_a_near_one(data: Path) -> None:
+    preprocessing = Preprocessing(image_size=16, channels=1)
+    photograph = make_large_jpeg(str(data), 600, 400)
+    shrunk, whole = (
+        decode(content, preprocessing).image
+        for content in (photograph, shrinking._lossless(photograph))
+    )
+    assert shrunk is not None
+    assert whole is not None
+    np.testing.assert_allclose(whole[0], shrinking._whole(photograph, preprocessing), atol=1)
+    difference = np.abs(shrunk.astype(int) - whole).mean()
+    assert 0 < difference < 10
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_the_whole_benchmark(data: Path, tmp_path: Path) -> None:
-    figures = scoring(str(tmp_path), str(data), num=64, num_rows=300, workers=1)
+@pytest.mark.timeout(1800)
+def test_the_whole_benchmark(data: Path, tmp_path: Path, s3: Any) -> None:
+    s3.put("benchmark/bucket", b"")
+    figures = scoring(
+        str(tmp_path),
+        str(data),
+        num=64,
+        num_rows=300,
+        workers=2,
+        rounds=1,
+        s3=s3.url("benchmark/images"),
+    )
     assert all(figure["value"] > 0 for figure in figures)
-    names = [figure["what"] for figure in figures]
-    assert names == [
+    assert [figure["what"] for figure in figures] == [
         "decode alone",
         "forward alone",
         "decode and forward",
         "hand-written DataLoader loop",
         "whole job on loose files",
-        "whole job on loose files, with start and end",
         "whole job on a tar",
-        "whole job on a tar, with start and end",
+        "whole job, one worker",
+        "whole job on loose objects of S3",
+        "whole job on a tar on S3",
+        "start and end of that job",
+        "share of 1 / (1/decode + 1/forward)",
+        "whole job, times hand-written DataLoader loop",
+        "from one worker to 2, times",
         "index of 300 paths",
         "memory of that index",
         "memory of the driver at 300 rows",
-        "JPEG of 6000 x 4000 to 64 px",
+        "JPEG of 4000 x 3000 to 64 px",
     ]
     assert json.loads((tmp_path / "scoring.json").read_text()) == figures
     assert (tmp_path / "scoring.md").read_text() == as_markdown(figures)

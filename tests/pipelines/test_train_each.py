@@ -38,6 +38,7 @@ def category(folder: Path, name: str, num: int, seed: int) -> Path:
     return folder / name
 
 
+@pytest.mark.slow
 def test_each_category_gets_the_model_that_it_gets_alone(
     ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
