@@ -25,13 +25,13 @@ ORDER = [
     {"calibration", "metrics", "trivial"},
     {"training"},
     {"model"},
-    {"fitting"},
     {"sql"},
     {"table"},
     {"scoring", "rescore", "history"},
     {"labelled"},
     {"evaluation"},
     {"report"},
+    {"fitting"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
