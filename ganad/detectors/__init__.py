@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any, get_args
 
 import torch
 from pydantic import BaseModel, ValidationError
 
-from ganad.detectors.acgan import Acgan
-from ganad.detectors.alad import Alad
-from ganad.detectors.anogan import Anogan
-from ganad.detectors.autoencoder import Autoencoder
 from ganad.detectors.base import Detector, DetectorConfig
-from ganad.detectors.egbad import Egbad
-from ganad.detectors.fanogan import Fanogan
-from ganad.detectors.ganomaly import Ganomaly
-from ganad.detectors.gaussian import Gaussian
-from ganad.detectors.knn import Knn
-from ganad.detectors.ocsvm import Ocsvm
-from ganad.detectors.pixelcnn import PixelCnn
-from ganad.detectors.pixelrnn import PixelRnn
-from ganad.detectors.skip_ganomaly import SkipGanomaly
-from ganad.detectors.vae import Vae
 from ganad.errors import ConfigError
 
-DETECTORS: dict[str, type[Detector[Any]]] = {
-    detector.name: detector
-    for detector in (
-        Gaussian,
-        Knn,
-        Ocsvm,
-        Autoencoder,
-        Vae,
-        PixelCnn,
-        PixelRnn,
-        Anogan,
-        Fanogan,
-        Egbad,
-        Alad,
-        Ganomaly,
-        SkipGanomaly,
-        Acgan,
-    )
+_CLASSES = {
+    "gaussian": "Gaussian",
+    "knn": "Knn",
+    "ocsvm": "Ocsvm",
+    "autoencoder": "Autoencoder",
+    "vae": "Vae",
+    "pixelcnn": "PixelCnn",
+    "pixelrnn": "PixelRnn",
+    "anogan": "Anogan",
+    "fanogan": "Fanogan",
+    "egbad": "Egbad",
+    "alad": "Alad",
+    "ganomaly": "Ganomaly",
+    "skip_ganomaly": "SkipGanomaly",
+    "acgan": "Acgan",
 }
+"""Name of a detector, which is that of its file -> its class."""
+
+
+class _Register(Mapping[str, type[Detector[Any]]]):
+    """Detectors by name. A file is imported when its detector is asked for: what some of them
+    need (timm, SciPy) takes seconds to load, and most processes work with one detector."""
+
+    def __getitem__(self, name: str) -> type[Detector[Any]]:
+        kind = _CLASSES[name]
+        found: type[Detector[Any]] = getattr(import_module(f"ganad.detectors.{name}"), kind)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_CLASSES)
+
+    def __len__(self) -> int:
+        return len(_CLASSES)
+
+
+DETECTORS = _Register()
 
 
 def find(name: str) -> type[Detector[Any]]:
