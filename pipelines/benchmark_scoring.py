@@ -20,7 +20,7 @@ from ganad.model import Model, read_info
 from pipelines import benchmark_roofline as roofline
 from pipelines import benchmark_shrinking as shrinking
 from pipelines.benchmark_anomalib import predict_with_anomalib
-from pipelines.benchmark_jobs import ScoringJob, measured, score
+from pipelines.benchmark_jobs import ScoringJob, command, score
 from pipelines.benchmark_scoring_data import (
     make_jpegs,
     make_large_jpeg,
@@ -40,7 +40,7 @@ Turn = Callable[[], float | ScoringJob]
 DECODE, FORWARD, BOTH = "decode alone", "forward alone", "decode and forward"
 LOOP = "hand-written DataLoader loop"
 ANOMALIB, PICTURES = "anomalib, scores alone", "anomalib as it comes, with its pictures"
-JOB, ALONE = "whole job on loose files", "whole job, one worker"
+JOB, ALONE = "whole job on loose files", "whole job, one worker of one thread"
 
 
 def scoring(
@@ -126,7 +126,7 @@ def _turns(model: str, jpegs: Path, num: int, workers: int, folder: Path) -> dic
         "whole job on a tar": lambda: score(model, str(tar), tables, workers, (num, 0)),
     }
     if workers > 1:
-        turns[ALONE] = lambda: score(model, str(jpegs), tables, 1, (num, 0))
+        turns[ALONE] = lambda: score(model, str(jpegs), tables, 1, (num, 0), one_thread=True)
     return turns
 
 
@@ -174,7 +174,7 @@ def _speeds(turns: Mapping[str, Turn], rounds: int, workers: int) -> Iterator[Fi
         if others in rates:
             yield _ratio(f"whole job, times {others}", rates[JOB], rates[others])
     if ALONE in rates:
-        yield _ratio(f"from one worker to {workers}, times", rates[JOB], rates[ALONE])
+        yield _ratio(f"one worker to {workers}, a thread each, times", rates[JOB], rates[ALONE])
 
 
 def _ratio(what: str, ours: Sequence[float], others: Sequence[float]) -> Figure:
@@ -188,7 +188,7 @@ def _large_archive(model: str, num_rows: int, workers: int, folder: Path) -> Ite
         paths = make_paths(folder / f"paths-{num}", num)
         manifest = folder / f"manifest-{num}"
         if not manifest.exists():
-            seconds, peak = measured(["index", str(paths), "--out", str(manifest)])
+            seconds, peak = command(["index", str(paths), "--out", str(manifest)])
             yield _figure(f"index of {num:,} paths", num / seconds, "paths/s", f"{seconds:.0f} s")
             yield _figure("memory of that index", peak, "MiB")
         job = score(model, str(manifest), folder / "tables", workers, (0, num))

@@ -55,7 +55,8 @@ def connected(debug: bool = False) -> Iterator[None]:
     if address:
         _join(address, settings, debug)
     else:
-        ray.init(include_dashboard=False, **settings)
+        with nullcontext() if debug else _mute():
+            ray.init(include_dashboard=False, **settings)
     for name in ("ray", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(level)
     try:
@@ -107,7 +108,7 @@ def _first_sentence(error: Exception) -> str:
 
 @contextmanager
 def _mute() -> Iterator[None]:
-    """Ray's C++ part writes every attempt to connect to standard error, beside Python's logging."""
+    """Ray's C++ part writes to standard error what it does, beside Python's logging."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

@@ -46,10 +46,14 @@ def score(
     workers: int | None = None,
     gpu: bool | None = None,
     retry_failed: bool = False,
+    cores: int | None = None,
     dry_run: bool = False,
     debug: bool = False,
 ) -> dict[str, Any]:
-    """Score every image of source with every model into the table at out; returns run.json."""
+    """Score every image of source with every model into the table at out; returns run.json.
+
+    cores: of each worker without a GPU; left out, the workers share all.
+    """
     started, began = datetime.now(UTC), time.perf_counter()
     table = storage.absolute(out)
     infos = [dict(read_info(model)) for model in models]
@@ -61,7 +65,7 @@ def score(
         return plan
     manifest = resolve(source, storage.join(table, "_manifest"), out, refresh=True)
     with connected(debug):
-        resources = share(workers, gpu)
+        resources = share(workers, gpu, cores=cores)
         rows = rows_per_unit(preprocessings, manifest.num_images, resources.num_workers)
         job = _claim(table, out, ids, manifest, rows)
         units = cut(manifest.parts, job["rows_per_unit"])
