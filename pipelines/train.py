@@ -27,7 +27,7 @@ from ganad.detectors.base import (
     GradientDetector,
     StatisticsDetector,
 )
-from ganad.errors import TrainingError
+from ganad.errors import GanadError, TrainingError
 from ganad.model import read_info
 from ganad.report import write_training_page
 from pipelines.addition import Base
@@ -82,7 +82,14 @@ def train(
     folder = storage.join(model, "training")
     manifest = resolve(source, storage.join(folder, "manifest"), out)
     typed = " ".join(source)
-    rows = with_parts(normal_rows(manifest.table(), typed, drop_abnormal), config.seed)
+    try:
+        normal = normal_rows(manifest.table(), typed, drop_abnormal)
+    except GanadError:
+        if not storage.exists(storage.join(folder, "job.json")):
+            # Nothing has begun: the folder is free for the source that was meant.
+            storage.remove_folder(storage.join(folder, "manifest"))
+        raise
+    rows = with_parts(normal, config.seed)
     if base is not None:
         rows = base.new(rows, typed)
     identity = {
@@ -92,18 +99,20 @@ def train(
         "drop_abnormal": drop_abnormal,
         **({} if base is None else {"add_to": base.id}),
     }
+    is_done = storage.exists(storage.join(model, "model.json"))
+    # Made before the folder is claimed and Ray starts: missing weights are told at once, and leave
+    # the folder free for the command that names others.
+    unfitted: Detector[Any] | None = None
+    if base is not None:
+        unfitted = base.detector
+    elif not is_done and not issubclass(kind, GradientDetector):
+        unfitted = create(detector, config)
     claim(folder, "job.json", identity, out, "give a fresh --out, or the command it began with")
-    if storage.exists(storage.join(model, "model.json")):
+    if is_done:
         say(f"{out} is trained already")
         _tidy(model)
         return dict(read_info(model))
     job = _prepare(detector, config, rows, manifest, model, typed, base)
-    # Made before Ray starts: a missing file of weights is told at once.
-    unfitted: Detector[Any] | None = None
-    if base is not None:
-        unfitted = base.detector
-    elif not issubclass(kind, GradientDetector):
-        unfitted = create(detector, config)
     with connected(debug):
         began = time.perf_counter()
         if isinstance(unfitted, StatisticsDetector):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ganad import load
 from ganad.archive.manifest import open_manifest
-from ganad.errors import CapacityError, Mismatch, TrainingError
+from ganad.errors import CapacityError, ConfigError, Mismatch, TrainingError
 from ganad.table import ScoreTable
 from pipelines.graph import decode_unit
 from pipelines.score import score
@@ -142,6 +142,12 @@ def test_abnormal_images_do_not_train(image_folder: Path, tmp_path: Path) -> Non
     out = str(tmp_path / "model")
     with pytest.raises(TrainingError, match=r"8 images labelled abnormal \(crack 8\)"):
         train("ganomaly", [str(image_folder / "test")], out, values=GANOMALY)
+    # Nothing has begun there: the source that was meant may follow.
+    lost = {"backbone": {"name": "resnet18", "weights": str(tmp_path / "lost.pth")}}
+    source = [str(image_folder / "train")]
+    with pytest.raises(ConfigError, match=r"lost\.pth is no file"):
+        train("gaussian", source, out, values=lost)
+    assert not (tmp_path / "model" / "training" / "job.json").exists()
 
 
 def test_more_workers_than_there_can_be_are_refused(
