@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 ORDER = [
     {"errors"},
     {"archive", "ranks"},
-    {"networks", "losses", "features", "covariance", "inputs", "grid", "patches"},
+    {"networks", "losses", "covariance", "inputs", "grid", "patches"},
+    {"features"},
     {"augmentation", "augmented_fit"},
     {"latent_search"},
     {"detectors"},
