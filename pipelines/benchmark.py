@@ -23,7 +23,7 @@ from ganad.detectors import configure
 from ganad.errors import TrainingError
 from ganad.metrics import ranking
 from ganad.trivial import mean_brightness, trivial_scores
-from pipelines.benchmark_data import DataSet, open_data_set
+from pipelines.benchmark_data import DataSet, labelled_rows, open_data_set
 from pipelines.benchmark_run import fit_and_score
 from pipelines.budget import Budget
 from pipelines.cluster import connected
@@ -124,7 +124,7 @@ def _keep(place: Path, rows: list[dict[str, Any]]) -> None:
 
 def _trivial(chosen: DataSet) -> list[dict[str, Any]]:
     levels, _ = mean_brightness(list(list_images([chosen.train])))
-    test = list(list_images([chosen.test]))
+    test = labelled_rows(chosen.test)
     tested, ids = mean_brightness(test)
     abnormal = {row["image_id"]: bool(row["abnormal"]) for row in test}
     truth = np.array([abnormal[one] for one in ids])

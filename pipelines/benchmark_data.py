@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ganad.archive.manifest import write_manifest
+from ganad.archive.rows import Row
 from ganad.errors import ArchiveError, ConfigError
 from pipelines.digits import write_digits
 
@@ -69,6 +72,13 @@ def open_data_set(name: str, data: Path, work: Path) -> DataSet:
         str(root / "train"),
         str(root / "test"),
     )
+
+
+def labelled_rows(source: str) -> list[Row]:
+    """The rows of a source, labelled as ganad index labels them: of a tar's members one alone does
+    not tell what is abnormal."""
+    with tempfile.TemporaryDirectory() as folder:
+        return list(write_manifest([source], f"{folder}/manifest").table().to_pylist())
 
 
 def _digits(name: str, digit: int, work: Path) -> DataSet:

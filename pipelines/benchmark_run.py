@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ganad.archive.listing import list_images
 from ganad.evaluation import by_kind
 from ganad.fitting import fit
 from ganad.inputs import from_rows
 from ganad.metrics import ranking
 from ganad.training import Progress
-from pipelines.benchmark_data import DataSet
+from pipelines.benchmark_data import DataSet, labelled_rows
 
 
 def fit_and_score(
@@ -34,7 +33,7 @@ def fit_and_score(
     model = fit(detector, chosen.train, on_progress=latest.append, **values)
     train_s = clock() - began
     model.detector.to("cuda" if torch.cuda.is_available() else "cpu")
-    rows = list(list_images([chosen.test]))
+    rows = labelled_rows(chosen.test)
     scores, score_s = [], 0.0
     for decoded, ids in from_rows(rows, model.preprocessing):
         began = clock()

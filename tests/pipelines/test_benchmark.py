@@ -8,7 +8,7 @@ import pytest
 from ganad import fit
 from ganad.errors import ArchiveError, ConfigError
 from pipelines.benchmark import accuracy, as_markdown
-from pipelines.benchmark_data import open_data_set
+from pipelines.benchmark_data import labelled_rows, open_data_set
 from pipelines.benchmark_patches import patches
 from pipelines.benchmark_precision import precision
 from pipelines.benchmark_search import search
@@ -78,6 +78,13 @@ def test_mnist_in_tars(shared_data: Path, tmp_path: Path) -> None:
         names = tar.getnames()
     assert len([name for name in names if name.startswith("test/digit_0/")]) == 5923 + 980
     assert len(names) == 5923 + 10_000
+
+
+def test_members_of_a_tar_are_labelled_for_the_benchmark(shared_data: Path, tmp_path: Path) -> None:
+    chosen = open_data_set("mnist:8/100", shared_data, tmp_path)
+    rows = labelled_rows(chosen.test)
+    assert {row["abnormal"] for row in rows if row["label"] == "digit_8"} == {True}
+    assert {row["abnormal"] for row in rows if row["label"] == "good"} == {False}
 
 
 def test_both_precisions_score_the_same_images(image_folder: Path, tmp_path: Path) -> None:
