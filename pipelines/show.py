@@ -52,12 +52,12 @@ def _lines_of_model(folder: str) -> list[tuple[str, str]]:
         "model": info["id"],
         "parameters": f"{info['num_parameters']:,}",
         "config": _differences(info["detector"], info["config"]) or "as ganad train has it",
-        "preprocessing": json.dumps(info["preprocessing"]),
-        **{key: str(value) for key, value in info["facts"].items()},
-        **{key.replace("_", " "): str(value) for key, value in training.items()},
+        "preprocessing": _words(info["preprocessing"]),
+        **_facts(info["facts"]),
+        **_facts(training),
     }
-    if history:
-        lines["last of training"] = json.dumps(history[-1])
+    if history and history[-1] != info["facts"]:
+        lines["last of training"] = _words(history[-1])
     if calibration is None:
         lines["calibration"] = "none: scores have no p-values"
     else:
@@ -66,8 +66,26 @@ def _lines_of_model(folder: str) -> list[tuple[str, str]]:
                 lines[f"threshold at p < {rate}"] = f"{calibration.threshold(rate):.6g}"
         for number, note in enumerate(calibration.notes()):
             lines["note" if number == 0 else f"note {number + 1}"] = note
-    lines["versions"] = json.dumps(info["versions"])
+    lines["versions"] = _words(info["versions"])
     return list(lines.items())
+
+
+def _facts(values: Mapping[str, Any]) -> dict[str, str]:
+    """A line for each value, and for each entry of those that hold mappings, such as levels."""
+    lines: dict[str, str] = {}
+    for key, value in values.items():
+        name = key.replace("_", " ")
+        if isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values()):
+            lines |= {f"{name}: {inner}": _words(v) for inner, v in value.items()}
+        else:
+            lines[name] = _words(value)
+    return lines
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(one)}" for key, one in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _differences(detector: str, config: Mapping[str, Any]) -> str:
