@@ -37,6 +37,7 @@ class Arrival:
         self.before: Manifest | None = None
         """What there was before the listing began."""
         self._sources, self._keep_at = sources, keep_at
+        self._listed = self._goes_on = False
         self._num_listed = 0
         self._error: BaseException | None = None
         self._news = threading.Condition()
@@ -51,6 +52,7 @@ class Arrival:
                 f"{out} holds other work (its source was {' '.join(theirs.sources)}): give a "
                 f"fresh --out, or the source that it was begun with"
             )
+        self._listed, self._goes_on = True, theirs is not None
         # A daemon: whoever stops the command does not wait for the listing.
         threading.Thread(target=self._list, name="listing", daemon=True).start()
 
@@ -59,13 +61,19 @@ class Arrival:
         """Images known so far."""
         return sum(part.num_rows for part in list(self.parts))
 
-    def wait(self, *, for_all: bool = False) -> None:
-        """Wait for the first part, and a moment longer for the end; for_all: for the end, however
-        long it takes. Raises what the listing raised."""
+    def wait(self) -> None:
+        """Wait for the first part, and a moment longer for the end. Raises what the listing
+        raised."""
         self._wait(0)
         ends = time.monotonic() + GRACE_S
-        while self.manifest is None and (for_all or time.monotonic() < ends):
-            self._wait(len(self.parts), None if for_all else ends)
+        while self.manifest is None and time.monotonic() < ends:
+            self._wait(len(self.parts), ends)
+
+    def whole(self) -> Manifest:
+        """The manifest, when the listing has ended. Raises what the listing raised."""
+        while self.manifest is None:
+            self._wait(len(self.parts))
+        return self.manifest
 
     def rounds(self) -> Iterator[list[Part]]:
         """Parts, each once and in their order: at every step all that have come since the last.
@@ -123,10 +131,10 @@ class Arrival:
 
     def tell(self) -> None:
         """Say what the listing found, when it has ended."""
-        if self.manifest is None or self.manifest.uri != storage.absolute(self._keep_at):
+        if self.manifest is None or not self._listed:
             return
         known = self.before.num_images if self.before else 0
-        if known:
+        if self._goes_on:
             for note in self.manifest.notes:
                 say(note)
         if self.manifest.num_images > known:
