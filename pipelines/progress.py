@@ -57,6 +57,8 @@ class Meter:
         self.title, self.total, self.unit, self.already = title, total, unit, already
         self.done = already
         self.note = ""
+        self.open_ended = False
+        """Whether the total may grow."""
         self._began = self._last = self._updated = time.monotonic()
         self._bar: Progress | None = None
         self._ended = threading.Event()
@@ -99,6 +101,13 @@ class Meter:
         elapsed = time.monotonic() - self._began
         return (self.done - self.already) / elapsed if elapsed > 0 else math.nan
 
+    def expect(self, total: int, open_ended: bool) -> None:
+        """Set the total known so far, and whether it may grow."""
+        self.total, self.open_ended = total, open_ended
+        if self._bar is not None:
+            title = f"{self.title}, listing goes on" if open_ended else self.title
+            self._bar.update(self._task, total=total, description=title)
+
     def update(self, done: int, note: str = "") -> None:
         """Set the units done so far (those already done before included)."""
         self.done, self.note = done, note
@@ -118,11 +127,13 @@ class Meter:
         self._last = time.monotonic()
         quiet = self._last - self._updated
         left = (self.total - self.done) / self.rate if self.rate > 0 else math.inf
-        remaining = f", {in_words(left)} left" if 0 < left < math.inf else ""
+        known = 0 < left < math.inf and not self.open_ended
+        remaining = f", {in_words(left)} left" if known else ""
+        least = "at least " if self.open_ended else ""
         note = f", {self.note}" if self.note else ""
         note += f", nothing new for {in_words(quiet)}" if quiet >= QUIET_S else ""
         say(
-            f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, "
+            f"{self.title}: {self.done:,} of {least}{self.total:,} {self.unit}, "
             f"{self.rate:,.0f}/s{remaining}{note}"
         )
 

@@ -2,7 +2,8 @@
 
 The archive is cut into units of rows. Each unit becomes one file per model, named after the unit
 and written whole, so a file that exists is work that is done: after any crash the same command
-does the units whose files are missing, and every image ends up in the table once.
+does the units whose files are missing, and every image ends up in the table once. Units are
+numbered in the order of the manifest's parts, so an archive is scored while its listing goes on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -26,12 +26,13 @@ from ganad.errors import TableError
 from ganad.history import kinds_of, read_notes, summary
 from ganad.model import read_info, versions
 from ganad.table import ScoreTable
+from pipelines.arrival import Arrival
 from pipelines.cluster import connected, share
 from pipelines.graph import stream
-from pipelines.identity import claim
 from pipelines.progress import Meter, say
-from pipelines.scorer import Scorer, distinct, part_uri
-from pipelines.source import resolve
+from pipelines.score_job import claim_job, may_begin
+from pipelines.scorer import Scorer, distinct, is_part, unit_of
+from pipelines.tally import Tally
 from pipelines.units import Unit, cut, rows_per_unit
 
 NUM_FAILURES = 100
@@ -63,103 +64,72 @@ def score(
         plan = {"models": ids, "source": list(source), "out": table, "workers": workers}
         print(json.dumps(plan, indent=2))
         return plan
-    manifest = resolve(source, storage.join(table, "_manifest"), out, refresh=True)
+    archive = Arrival(source, storage.join(table, "_manifest"), out)
+    if may_begin(table, archive.before):
+        archive.wait()
+    else:
+        archive.whole()
     with connected(debug):
         resources = share(workers, gpu, cores=cores)
-        rows = rows_per_unit(preprocessings, manifest.num_images, resources.num_workers)
-        job = _claim(table, out, ids, manifest, rows)
-        units = cut(manifest.parts, job["rows_per_unit"])
-        missing = _missing(table, ids, units, retry_failed)
-        again = len(missing) - len(_missing(table, ids, units, False)) if retry_failed else 0
-        already = manifest.num_images - sum(unit.num for unit in missing)
-        if already:
-            say(f"{already:,} of {manifest.num_images:,} images are scored already")
-        totals: Counter[str] = Counter()
-        failures: Counter[str] = Counter()
-        first_result_s = None
-        if missing:
-            # Until it is written anew, the table is unfinished.
-            storage.remove(storage.join(table, "run.json"))
-            locations = [storage.absolute(model) for model in models]
-            with Meter("scoring", manifest.num_images, "images", already) as meter:
-                arguments = {
-                    "models": locations,
-                    "table": table,
-                    "num_threads": max(1, int(resources.cpus)),
-                }
-                for row in stream(missing, Scorer, arguments, preprocessings, resources):
-                    report = json.loads(row["report"])
-                    first_result_s = first_result_s or time.perf_counter() - began
-                    failures.update(report.pop("failures"))
-                    totals.update(report)
-                    meter.update(already + int(totals["rows"]), _remark(failures, totals))
+        rows = rows_per_unit(preprocessings, archive.num_images, resources.num_workers)
+        done = _done(table, ids)
+        failed = _with_errors(table) & done if retry_failed and done else set()
+        arguments = {
+            "models": [storage.absolute(model) for model in models],
+            "table": table,
+            "num_threads": max(1, int(resources.cpus)),
+        }
+        tally, already = Tally(began), 0
+        units: list[Unit] = []
+        missing: list[Unit] = []
+        whole = False
+        for parts in archive.rounds():
+            if not whole:
+                whole = archive.manifest is not None
+                job = claim_job(table, out, ids, archive, rows)
+                archive.tell()
+            fresh = cut(parts, job["rows_per_unit"], len(units))
+            now = [unit for unit in fresh if unit.number not in done or unit.number in failed]
+            units, missing = units + fresh, missing + now
+            before = sum(unit.num for unit in fresh) - sum(unit.num for unit in now)
+            already += before
+            if before:
+                of = f" of {archive.num_images:,}" if whole else ""
+                say(f"{already:,}{of} images are scored already")
+            if now:
+                # Until it is written anew, the table is unfinished.
+                storage.remove(storage.join(table, "run.json"))
+                scored = already + tally.rows
+                with Meter("scoring", archive.num_images, "images", scored) as meter:
+                    for row in stream(now, Scorer, arguments, preprocessings, resources):
+                        tally.add(json.loads(row["report"]))
+                        meter.expect(archive.num_images, archive.manifest is None)
+                        meter.update(already + tally.rows, tally.remark())
+    manifest = archive.whole()
+    if not whole:
+        claim_job(table, out, ids, archive, rows)
+        archive.tell()
     run = patiently(lambda: _finish(table, models, infos, manifest, started), table, JOB_PATIENCE_S)
     run["timings"] = {
-        "wall_s": round(time.perf_counter() - began, 3),
-        "until_first_result_s": round(first_result_s or 0.0, 3),
-        "images_scored_now": int(totals["rows"]),
-        **{f"{stage}_s": round(totals[f"{stage}_s"], 3) for stage in ("decode", "score", "write")},
+        **tally.timings(),
         "workers": resources.num_workers,
         "parts_done_before": len(units) - len(missing),
-        "parts_scored_again": again,
+        "parts_scored_again": sum(unit.number in failed for unit in missing),
     }
     place = storage.join(table, "run.json")
     patiently(lambda: storage.write_json(place, run), place, JOB_PATIENCE_S)
     return run
 
 
-def _remark(failures: Counter[str], totals: Counter[str]) -> str:
-    """What a person who watches should know beside the rate."""
-    said = []
-    if failures:
-        kind, num = Counter(kinds_of(failures)).most_common(1)[0]
-        of_which = f", most of them {kind}" if num < failures.total() else f": {kind}"
-        said.append(f"{failures.total():,} failed{of_which}")
-    if totals["retries"]:
-        said.append(f"{int(totals['retries']):,} requests repeated")
-    return ", ".join(said)
+def _done(table: str, ids: list[str]) -> set[int]:
+    """Numbers of the units that have a file for every model."""
+    each = (storage.list_names(storage.join(table, f"model={model_id}")) for model_id in ids)
+    return set.intersection(*({unit_of(name) for name in names if is_part(name)} for names in each))
 
 
-def _claim(table: str, typed: str, ids: list[str], manifest: Manifest, rows: int) -> dict[str, Any]:
-    """job.json of the table: written by the first run, checked by the later ones."""
-    uri = storage.join(table, "job.json")
-    before: dict[str, Any] = {}
-    if storage.exists(uri):  # a resume cuts the units as the first run did
-        before = storage.read_json(uri)
-        rows = int(before.get("rows_per_unit", rows))
-    elif any(name.startswith("model=") for name in storage.list_names(table)):
-        raise TableError(f"{typed} holds scores without a job.json: give a fresh --out")
-    # The parts of a manifest that grew begin with those of before, so the units do as well.
-    grown = before.get("manifest") in manifest.earlier
-    digest = before["manifest"] if grown else manifest.digest
-    images = before["images"] if grown else manifest.num_images
-    job = {"models": sorted(ids), "manifest": digest, "images": images, "rows_per_unit": rows}
-    claim(
-        table,
-        "job.json",
-        job,
-        typed,
-        "give a fresh --out, or the models and source that the table was begun with (a manifest "
-        "grows by ganad index --refresh)",
-    )
-    if grown:
-        job |= {"manifest": manifest.digest, "images": manifest.num_images}
-        storage.write_json(uri, job)
-    return job
-
-
-def _missing(table: str, ids: list[str], units: list[Unit], retry_failed: bool) -> list[Unit]:
-    """Units without a file for every model; with retry_failed also those that have errors."""
-    done = set(range(len(units)))
-    for model_id in ids:
-        names = set(storage.list_names(storage.join(table, f"model={model_id}")))
-        done = {n for n in done if part_uri("", model_id, n).rsplit("/", 1)[1] in names}
-    if retry_failed and done:
-        done -= {
-            int(file.rsplit("part-", 1)[1].split(".")[0])
-            for file in ScoreTable(table).files_with_errors()
-        }
-    return [unit for unit in units if unit.number not in done]
+def _with_errors(table: str) -> set[int]:
+    """Numbers of the units in which an image has an error."""
+    return {unit_of(uri.rpartition("/")[2]) for uri in ScoreTable(table).files_with_errors()}
 
 
 def _finish(

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import os
+import re
 import socket
 import time
 from collections import Counter
@@ -26,10 +27,22 @@ from ganad.scoring import score_rows
 from pipelines.graph import Batch, decoded_rows
 from pipelines.units import Unit
 
+_PART = re.compile(r"part-\d{6,}\.parquet")
+
 
 def part_uri(table: str, model_id: str, number: int) -> str:
     """Where the scores that a model gives to a unit are written."""
     return storage.join(table, f"model={model_id}", f"part-{number:06d}.parquet")
+
+
+def is_part(name: str) -> bool:
+    """Whether a file of this name is one that part_uri names."""
+    return _PART.fullmatch(name) is not None
+
+
+def unit_of(name: str) -> int:
+    """The number of the unit whose scores are in a part."""
+    return int(name.removeprefix("part-").removesuffix(".parquet"))
 
 
 class Scorer:

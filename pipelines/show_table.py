@@ -36,15 +36,20 @@ def lines_of_table(table: ScoreTable) -> list[Line]:
 
 def _state(table: ScoreTable, run: Mapping[str, Any], counts: dict[str, Any]) -> Iterator[Line]:
     job = storage.join(table.uri, "job.json")
-    expected = storage.read_json(job).get("images") if storage.exists(job) else None
+    said = storage.read_json(job) if storage.exists(job) else {}
     if run:
         yield "state", f"finished at {run['finished_at']}"
         yield "source", str(run["manifest"]["uri"])
         yield "command", " ".join(map(str, run["command"]))
     else:
         done = min(count["in"] for count in counts.values())
-        of = f" of {expected:,}" if expected else ""
-        yield "state", f"unfinished: {done:,}{of} images; the same ganad score goes on with it"
+        expected = said.get("images")
+        if "first_part" in said:  # its images are not all known yet
+            state = f"{done:,} images so far, listing goes on; the same ganad score goes on with it"
+        else:
+            of = f" of {expected:,}" if expected else ""
+            state = f"{done:,}{of} images; the same ganad score goes on with it"
+        yield "state", f"unfinished: {state}"
     for problem in table.check_counts(counts) if run else ():
         yield "wrong", problem
 

@@ -10,13 +10,12 @@ from ganad.errors import Mismatch
 from pipelines.progress import counted, say
 
 
-def resolve(sources: Sequence[str], keep_at: str, out: str, *, refresh: bool = False) -> Manifest:
+def resolve(sources: Sequence[str], keep_at: str, out: str) -> Manifest:
     """The manifest that sources name, or a new one of these sources written to keep_at.
 
     A manifest at keep_at that was made from the same sources is taken as it is: the second run of
-    a command continues the first, even if the archive has grown meanwhile. With refresh, images
-    that have come since are added to it. One of other sources raises Mismatch; out is what the user
-    calls the folder that holds it.
+    a command continues the first, even if the archive has grown meanwhile. One of other sources
+    raises Mismatch; out is what the user calls the folder that holds it.
     """
     if len(sources) == 1 and is_manifest(sources[0]):
         return open_manifest(sources[0])
@@ -27,16 +26,8 @@ def resolve(sources: Sequence[str], keep_at: str, out: str, *, refresh: bool = F
                 f"{out} holds other work (its source was {' '.join(manifest.sources)}): give a "
                 f"fresh --out, or the source that it was begun with"
             )
-        if not refresh:
-            return manifest
-        known = manifest.num_images
-    else:
-        known = 0
+        return manifest
     with counted("listing", "images") as found:
-        manifest = write_manifest(sources, keep_at, refresh=refresh, progress=found)
-    if known:
-        for note in manifest.notes:
-            say(note)
-    if manifest.num_images > known:
-        say(f"indexed {manifest.num_images - known:,} {'new ' if known else ''}images")
+        manifest = write_manifest(sources, keep_at, progress=found)
+    say(f"indexed {manifest.num_images:,} images")
     return manifest

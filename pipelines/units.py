@@ -55,10 +55,11 @@ def rows_per_unit(preprocessings: Sequence[Preprocessing], num_rows: int, num_wo
     return max(1, min(fits, max(64, even)))
 
 
-def cut(parts: Sequence[Part], num: int) -> list[Unit]:
-    """Units of at most num rows, in the manifest's order; none spans two parts."""
+def cut(parts: Sequence[Part], num: int, first: int = 0) -> list[Unit]:
+    """Units of at most num rows, in the manifest's order, numbered from first; none spans two
+    parts, so parts that come later give the units that all of them at once would."""
     units: list[Unit] = []
     for part in parts:
         for start in range(0, part.num_rows, num):
-            units.append(Unit(len(units), part.uri, start, min(num, part.num_rows - start)))
+            units.append(Unit(first + len(units), part.uri, start, min(num, part.num_rows - start)))
     return units

@@ -2,7 +2,8 @@
 
 manifest.json is written last and names its parts: a folder without it is no manifest, and one that
 is written anew stays the old one until the new one is whole. One that is refreshed keeps its parts
-and gets further ones, so that what was done part by part goes on with the new ones alone.
+and gets further ones, so that what was done part by part goes on with the new ones alone. Parts
+that are in use before the listing has ended are kept in the same way; see ganad.archive.unfinished.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from ganad.archive.parts import (
     read_table,
 )
 from ganad.archive.rows import SCHEMA, Row
+from ganad.archive.unfinished import NAME as UNFINISHED
+from ganad.archive.unfinished import Unfinished, read_unfinished
 from ganad.errors import ArchiveError, ConfigError, ManifestError, Mismatch
 
 __all__ = [
@@ -48,7 +51,9 @@ __all__ = [
 FORMAT = "ganad manifest 1"
 _WORKPLACE = ".ganad-merge-"
 _PART = re.compile(r"part-\d{5}(-[0-9a-f]{8})?\.parquet")
-_UNFINISHED = re.compile(r"\.ganad-merge-.+|\.(part-.+\.parquet|manifest\.json)\.[0-9a-f]{8}")
+_LITTER = re.compile(
+    r"\.ganad-merge-.+|\.(part-.+\.parquet|manifest(\.unfinished)?\.json)\.[0-9a-f]{8}"
+)
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,7 @@ def write_manifest(
     abnormal: Collection[str] = (),
     refresh: bool = False,
     progress: Callable[[int], None] | None = None,
+    on_part: Callable[[Part], None] | None = None,
 ) -> Manifest:
     """List the images of all sources and write their manifest to the folder out.
 
@@ -145,6 +151,11 @@ def write_manifest(
     of the folders. normal, abnormal: labels to be taken so. progress is called with the number of
     images found so far. A manifest of the same sources is replaced; with refresh it keeps its rows,
     and images that it does not list yet come after them, labelled as it was made.
+
+    on_part is called with each part, the kept ones first, as soon as it lies in out for good: one
+    folder or prefix has its parts while it is listed, other sources at their end. If the listing
+    fails or is killed after that, refresh keeps these parts too and goes on behind them.
+
     Raises ArchiveError for sources, ConfigError for labels, and Mismatch or ManifestError if out
     holds something else.
     """
@@ -159,20 +170,32 @@ def write_manifest(
         "abnormal": sorted(abnormal),
     }
     before = open_manifest(out) if refresh and is_manifest(folder) else None
-    if before is not None:
-        named = _named_before(out, before, named)
+    begun = _begun(out, folder, absolute, before) if refresh else None
+    known = list(before.parts) if before is not None else []
+    theirs = before or begun
+    if theirs is not None:
+        named = _named_before(out, theirs.named, named)
         labels = named["labels"] if labels is None else labels
+    if begun is not None:
+        known += begun.parts(folder, len(known))
     naming = Naming(named["normal"], named["abnormal"])
     surroundings = Surroundings()
     listings = [Listing(source, surroundings) for source in sources]
     rows = _judged(_numbered(listings, progress), naming)
-    writer = PartWriter(folder, f"-{secrets.token_hex(4)}" if old else "")
+    token = begun.token if begun is not None else secrets.token_hex(4) if old or on_part else ""
+    announce = on_part
+    if begun is None and on_part is not None:
+        follows = before.digest if before is not None else ""
+        announce = Unfinished(absolute, named, follows, token).before_first(folder, on_part)
+    writer = PartWriter(folder, token, announce)
     merged, notes = 0, []
     try:
-        if before is not None:
-            old = sorted(set(old) - set(writer.keep(before.parts)))
+        if on_part is not None:
+            for part in known:  # before they are counted, which takes a while
+                on_part(part)
+        old = sorted(set(old) - set(writer.keep(known)))
         alone = len(listings) == 1 and not listings[0].may_hold_members
-        if labels is None and alone and before is None:
+        if labels is None and alone and not known:
             writer.write(batches_of(row for _, row in rows))
         else:
             with _workplace(folder) as place, Merge(place) as merge:
@@ -180,8 +203,8 @@ def write_manifest(
                 if labels is not None:
                     merge.add_labels(labels, read_labels(labels))
                 merge.judge(naming)
-                if before is not None:
-                    merge.leave_out(before.parts)
+                if known:
+                    merge.leave_out(known)
                 writer.write(merge.batches(sources))
                 merged, notes = merge.num_repeated, merge.notes
         naming.check(writer.labels)
@@ -207,12 +230,27 @@ def write_manifest(
     storage.write_json(storage.join(folder, "manifest.json"), info)
     for name in old:
         storage.remove(storage.join(folder, name))
+    if UNFINISHED in storage.list_names(folder):
+        storage.remove(storage.join(folder, UNFINISHED))
     return open_manifest(out)
 
 
-def _named_before(out: str, before: Manifest, named: dict[str, Any]) -> dict[str, Any]:
+def _begun(out: str, folder: str, sources: list[str], before: Manifest | None) -> Unfinished | None:
+    """The listing that was cut off in the folder and is to go on."""
+    begun = read_unfinished(folder)
+    if begun is None or begun.follows != ("" if before is None else before.digest):
+        return None  # none, or one that has finished since
+    if list(begun.sources) != sources:
+        raise Mismatch(
+            f"{out}: holds an unfinished manifest of {', '.join(begun.sources)}; name another "
+            f"folder, or remove it"
+        )
+    return begun
+
+
+def _named_before(out: str, before: Mapping[str, Any], named: dict[str, Any]) -> dict[str, Any]:
     """What the manifest was labelled by; all of a table's images are labelled alike."""
-    theirs = {**dict.fromkeys(named), "normal": [], "abnormal": [], **before.named}
+    theirs = {**dict.fromkeys(named), "normal": [], "abnormal": [], **before}
     for key, value in named.items():
         if value and value != theirs[key]:
             raise Mismatch(
@@ -243,7 +281,7 @@ def _claim(out: str, folder: str, sources: list[str]) -> list[str]:
         raise ManifestError(
             f"{out}: holds other files ({foreign[0]}) and no manifest; name a new folder"
         )
-    for name in filter(_UNFINISHED.fullmatch, names):  # of a run that was killed
+    for name in filter(_LITTER.fullmatch, names):  # of a run that was killed
         place = storage.join(folder, name)
         if name.startswith(_WORKPLACE):
             shutil.rmtree(place)
@@ -254,7 +292,7 @@ def _claim(out: str, folder: str, sources: list[str]) -> list[str]:
 
 def _is_left_over(name: str) -> bool:
     """Whether a file is of ours, in a folder that has no manifest.json."""
-    return bool(_PART.fullmatch(name) or _UNFINISHED.fullmatch(name))
+    return bool(_PART.fullmatch(name) or _LITTER.fullmatch(name) or name == UNFINISHED)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -29,6 +29,17 @@ class Part:
 
     uri: str
     num_rows: int
+
+
+def part_name(number: int, token: str) -> str:
+    """File name of a part; the token keeps it apart from those of another listing."""
+    return f"part-{number:05d}{'-' if token else ''}{token}.parquet"
+
+
+def num_rows(uri: str) -> int:
+    """Rows of a Parquet file, from its footer. Raises ArchiveError."""
+    with _damage_in_words(uri), storage.in_words(uri), storage.open_input(uri) as file:
+        return int(pq.ParquetFile(file).metadata.num_rows)
 
 
 def read_rows(uri: str, start: int, num: int) -> list[Row]:
@@ -69,10 +80,15 @@ def batches_of(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
 
 
 class PartWriter:
-    """Cuts batches into parts, writes them and counts what is in them."""
+    """Cuts batches into parts, writes them and counts what is in them.
 
-    def __init__(self, folder: str, suffix: str) -> None:
-        self.folder, self.suffix = folder, suffix
+    on_part is called with each part that was written; one that it was called with is not undone.
+    """
+
+    def __init__(
+        self, folder: str, token: str, on_part: Callable[[Part], None] | None = None
+    ) -> None:
+        self.folder, self.token, self.on_part = folder, token, on_part
         self.parts: list[tuple[str, int]] = []
         self.num_images = self.num_normal = self.num_abnormal = 0
         self.labels: Counter[str] = Counter()
@@ -105,13 +121,17 @@ class PartWriter:
 
     def _write_part(self, batches: list[pa.RecordBatch]) -> None:
         table = pa.Table.from_batches(batches, SCHEMA)
-        name = f"part-{len(self.parts):05d}{self.suffix}.parquet"
+        name = part_name(len(self.parts), self.token)
+        uri = storage.join(self.folder, name)
         buffer = io.BytesIO()
         pq.write_table(table, buffer, row_group_size=ROWS_PER_GROUP, compression="zstd")
-        storage.write_bytes(storage.join(self.folder, name), buffer.getvalue())
+        storage.write_bytes(uri, buffer.getvalue())
         self.parts.append((name, len(table)))
         self.num_images += len(table)
         self._count(table)
+        if self.on_part is not None:
+            self._num_kept = len(self.parts)
+            self.on_part(Part(uri, len(table)))
 
     def _count(self, table: pa.Table) -> None:
         facts = [table[name].to_pylist() for name in _DIGESTED]
@@ -122,7 +142,7 @@ class PartWriter:
         self.num_abnormal += truth[True]
 
     def undo(self) -> None:
-        """Remove the parts written, and the folder if it was not there before."""
+        """Remove the parts written and not announced, and the folder if it was not there before."""
         for name, _ in self.parts[self._num_kept :]:
             storage.remove(storage.join(self.folder, name))
         if not self._existed:

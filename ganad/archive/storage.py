@@ -77,7 +77,9 @@ def filesystem(uri: str) -> fsspec.AbstractFileSystem:
     from a cache, so a file that appeared is seen."""
     if not is_remote(uri):
         return fsspec.filesystem("file")
-    settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_")))
+    # Of other variables not even the values are looked at: another thread may just remove one.
+    names = sorted(name for name in os.environ if name.startswith("AWS_"))
+    settings = tuple((name, os.environ[name]) for name in names)
     return _s3(os.getpid(), settings)
 
 
