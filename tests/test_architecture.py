@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # A name is a module of ganad or a package with all that is in it.
 ORDER = [
     {"errors"},
-    {"archive", "ranks"},
+    {"archive", "ranks", "ahead"},
     {"networks", "losses", "features", "covariance", "inputs", "grid", "patches"},
     {"augmentation", "augmented_fit"},
     {"latent_search"},
