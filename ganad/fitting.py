@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 import torch
 
 from ganad.archive.decode import Decoded, Preprocessing
+from ganad.archive.images import Images, Subset
 from ganad.archive.listing import list_images
 from ganad.archive.rows import SCHEMA
 from ganad.archive.selection import normal_rows, with_parts
-from ganad.archive.shards import Shards, Subset
+from ganad.archive.shards import Shards
 from ganad.calibration import Calibration
 from ganad.detectors import configure, create
 from ganad.detectors.base import Detector, GradientDetector, StatisticsDetector
@@ -27,7 +28,7 @@ from ganad.errors import TrainingError
 from ganad.inputs import decoded_batches, from_rows
 from ganad.model import Model
 from ganad.report import write_training_page
-from ganad.training import Images, Progress, Trainer
+from ganad.training import Progress, Trainer
 
 CHUNK = 512
 """Images taken out of a long array at a time."""

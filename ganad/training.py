@@ -6,14 +6,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ganad.ahead import one_ahead
+from ganad.archive.images import Images
 from ganad.augmentation import augment
 from ganad.detectors.base import GradientDetector, Step
 from ganad.errors import TrainingError
@@ -23,14 +26,6 @@ from ganad.ranks import Ranks
 
 CHECK_EVERY = 25
 """Steps between looks at the losses: a look waits for the device."""
-
-
-class Images(Protocol):
-    """Decoded training images: uint8 (n, c, h, w), taken by position."""
-
-    def __len__(self) -> int: ...
-    def take(self, positions: np.ndarray) -> np.ndarray: ...
-    def crops(self, positions: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray: ...
 
 
 @dataclass
@@ -137,33 +132,41 @@ class Trainer:
         began, first = time.perf_counter(), self.step
         rate = math.nan
         self.detector.train()
-        while self.step < self.total:
-            epoch, batch_number = divmod(self.step, self.steps_per_epoch)
-            losses = self._one_step(epoch, self._chosen(epoch, batch_number))
-            self.step += 1
-            for name, loss in losses.items():
-                self._sums[name] = self._sums[name] + loss if name in self._sums else loss
-            self._num_summed += 1
-            epoch_ended = batch_number + 1 == self.steps_per_epoch
-            report: dict[str, float] = {}
-            if epoch_ended or self.step % CHECK_EVERY == 0:
-                num = self._num_summed
-                report = {name: self._mean(total / num) for name, total in self._sums.items()}
-                self._refuse_nonfinite(report, num)
-                rate = (self.step - first) * self.batch_size / (time.perf_counter() - began)
-                self._sums, self._num_summed = {}, 0
-            events, self._events = self._events, []
-            yield Progress(
-                self.step,
-                self.total,
-                self.step // self.steps_per_epoch,
-                epoch_ended,
-                report,
-                rate,
-                events,
-            )
-            self.detector.train()  # the caller may have scored in between
+        # Images of the next step are fetched during this one. Which they are is a function of its
+        # number, so that no random state is shared with the thread.
+        with closing(one_ahead(range(first, self.total), self._batch)) as batches:
+            for chosen, pixels in batches:
+                losses = self._one_step(chosen, pixels)
+                self.step += 1
+                for name, loss in losses.items():
+                    self._sums[name] = self._sums[name] + loss if name in self._sums else loss
+                self._num_summed += 1
+                epoch_ended = self.step % self.steps_per_epoch == 0
+                report: dict[str, float] = {}
+                if epoch_ended or self.step % CHECK_EVERY == 0:
+                    num = self._num_summed
+                    report = {name: self._mean(total / num) for name, total in self._sums.items()}
+                    self._refuse_nonfinite(report, num)
+                    rate = (self.step - first) * self.batch_size / (time.perf_counter() - began)
+                    self._sums, self._num_summed = {}, 0
+                events, self._events = self._events, []
+                yield Progress(
+                    self.step,
+                    self.total,
+                    self.step // self.steps_per_epoch,
+                    epoch_ended,
+                    report,
+                    rate,
+                    events,
+                )
+                self.detector.train()  # the caller may have scored in between
         self.detector.eval()
+
+    def _batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """This rank's inputs of a step, their numbers and their pixels; made in the thread."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        chosen = self._chosen(epoch, number)
+        return chosen, self._inputs(epoch, chosen)
 
     def _chosen(self, epoch: int, number: int) -> np.ndarray:
         """This rank's share of a batch: numbers of inputs, of which each image makes per_image."""
@@ -191,7 +194,7 @@ class Trainer:
         _, corners = self._draw(epoch)
         return self.images.crops(positions, corners[chosen], patch.size)
 
-    def _one_step(self, epoch: int, chosen: np.ndarray) -> dict[str, Tensor]:
+    def _one_step(self, chosen: np.ndarray, pixels: np.ndarray) -> dict[str, Tensor]:
         words = [self.detector.config.seed, self.step]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
         step = Step(
@@ -206,7 +209,7 @@ class Trainer:
             if self.numbers is None
             else self.numbers[chosen % len(self.images)].to(self.device),
         )
-        prepared = self.detector.prepare(torch.from_numpy(self._inputs(epoch, chosen)))
+        prepared = self.detector.prepare(torch.from_numpy(pixels))
         prepared = augment(prepared, self.detector.config.augment, self.ranks)
         with self.detector.autocast():
             return self.detector.training_step(prepared, step)

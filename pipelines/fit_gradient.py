@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 from pathlib import Path
@@ -16,10 +15,10 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ganad.archive import storage
-from ganad.archive.shards import Shards, Subset
+from ganad.archive.images import Subset
 from ganad.detectors import create
 from ganad.detectors.base import GradientDetector
-from ganad.errors import GanadError, TrainingError
+from ganad.errors import ArchiveError, GanadError, TrainingError
 from ganad.fitting import calibrate
 from ganad.model import Model
 from ganad.training import Progress, Trainer
@@ -28,6 +27,7 @@ from pipelines.curve import Curve
 from pipelines.job import TrainingJob
 from pipelines.predecode import Decoded, predecode
 from pipelines.progress import Meter, say
+from pipelines.rank_images import open_images
 from pipelines.record import Record
 from pipelines.stopwatch import Stopwatch
 
@@ -46,7 +46,7 @@ class Reporter:
         self.failure: str | None = None
 
     def report(self, latest: dict[str, Any], events: list[str]) -> None:
-        self.latest = latest
+        self.latest = latest or self.latest
         self.events += events
 
     def fail(self, sentence: str) -> None:
@@ -101,7 +101,12 @@ def fit_gradient(job: TrainingJob, resources: Resources) -> None:
 def _reason(error: Exception) -> str:
     causes = getattr(error, "worker_failures", None) or {0: error}
     lines = [line for line in str(next(iter(causes.values()))).splitlines() if line.strip()]
-    return f"{lines[-1] if lines else error}; run the same command again to go on"
+    reason = lines[-1] if lines else str(error)
+    # Errors of ganad say what to do.
+    name, _, sentence = reason.partition(": ")
+    if name.startswith("ganad.errors."):
+        return sentence
+    return f"{reason}; run the same command again to go on"
 
 
 def _watch(reporter: Any, job: TrainingJob, finished: threading.Event) -> None:
@@ -132,6 +137,8 @@ def _work(config: dict[str, Any]) -> None:
     job: TrainingJob = config["job"]
     try:
         _train(job, config["decoded"], config["reporter"], int(config["cpus"]))
+    except ArchiveError:
+        raise  # of this rank alone: Ray ends the others, which wait for it, and they try again
     except GanadError as error:  # raised on every rank alike; trying again would not help
         ray.get(config["reporter"].fail.remote(str(error)))
 
@@ -141,8 +148,9 @@ def _train(job: TrainingJob, decoded: Decoded, reporter: Any, num_threads: int) 
     rank = context.get_world_rank()
     device = ray.train.torch.get_device()
     torch.set_num_threads(max(1, num_threads))
-    local = Path(tempfile.gettempdir()) / f"ganad-{os.getpid()}"
-    images = Shards.open(decoded.shards, local)
+    images = open_images(
+        job, decoded, lambda sentence: ray.get(reporter.report.remote({}, [sentence]))
+    )
     detector = create(job.detector, job.config)
     assert isinstance(detector, GradientDetector)
     positions = job.positions("train", decoded.bad)

@@ -13,7 +13,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from ganad.archive import storage
-from ganad.archive.shards import Shards
+from ganad.archive.images import Images
 from ganad.detectors.base import GradientDetector
 from ganad.grid import picture_grid
 from ganad.training import Progress
@@ -30,7 +30,7 @@ class Record:
     def __init__(
         self,
         job: TrainingJob,
-        images: Shards,
+        images: Images,
         decoded: Decoded,
         detector: GradientDetector[Any],
         step: int,

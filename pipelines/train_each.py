@@ -16,6 +16,7 @@ import ray
 from ganad.archive import storage
 from ganad.detectors import configure
 from ganad.errors import ConfigError, TrainingError
+from pipelines.cache import cache_environment
 from pipelines.cluster import connected, pack
 from pipelines.progress import say
 from pipelines.train import train
@@ -71,7 +72,9 @@ def _run(
     after each job holds what is done."""
     before = storage.read_json(table) if storage.exists(table) else []
     rows: dict[str, dict[str, Any]] = {row["category"]: row for row in before}
-    decorator: Any = ray.remote(num_cpus=0, max_retries=3)
+    # A task has the environment and the working directory of its machine, not of this process.
+    environment = {"env_vars": cache_environment()}
+    decorator: Any = ray.remote(num_cpus=0, max_retries=3, runtime_env=environment)
     task = decorator(_train_one)
     waiting = list(jobs)
     running: dict[Any, str] = {}

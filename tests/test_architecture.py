@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # A name is a module of ganad or a package with all that is in it.
 ORDER = [
     {"errors"},
-    {"archive", "ranks"},
+    {"archive", "ranks", "ahead"},
     {"networks", "losses", "covariance", "inputs", "grid", "patches"},
     {"features"},
     {"augmentation", "augmented_fit"},

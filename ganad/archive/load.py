@@ -16,6 +16,8 @@ from ganad.errors import ArchiveError, Outage
 
 BYTES_PER_PIXEL = 16
 """A file of more bytes than this for each of max_pixels is no image, and would fill the memory."""
+UNFETCHED = "cannot be fetched"
+"""How the error of an image begins whose bytes were not to be had: it may be there later."""
 
 Row = Mapping[str, Any]
 Numbered = tuple[int, Row]
@@ -150,12 +152,12 @@ def _blamed(error: Exception, uri: str, way: _Way) -> Exception:
     # What pyarrow raises for pages that cannot be decompressed is an OSError without a number.
     nameless = type(error) is OSError and error.errno is None and error.__cause__ is None
     if isinstance(error, pa.ArrowException) or nameless:
-        return _FetchError("cannot be fetched: the Parquet file is damaged")
+        return _FetchError(f"{UNFETCHED}: the Parquet file is damaged")
     if reason is None:
-        return _FetchError(f"cannot be fetched: {type(error).__name__}")
+        return _FetchError(f"{UNFETCHED}: {type(error).__name__}")
     if reason.everywhere and way.patience_s:
         return ArchiveError(f"{uri}: {reason.text}")
-    return _FetchError(f"cannot be fetched: {reason.text}")
+    return _FetchError(f"{UNFETCHED}: {reason.text}")
 
 
 def _too_large(size: int) -> str:

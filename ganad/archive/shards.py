@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +24,17 @@ class Shards:
         self.starts = np.cumsum([0] + [len(array) for array in arrays])
 
     @classmethod
-    def open(cls, uris: Sequence[str], cache: Path) -> Shards:
-        """Map local files in place; copy remote ones into the folder `cache` first."""
+    def open(cls, uris: Sequence[str], copies: Path) -> Shards:
+        """Map local files in place; copy remote ones into the folder first. Processes that give
+        the same folder share the copies, and once all have opened them it may be removed."""
         paths = []
         for number, uri in enumerate(uris):
             path = Path(uri)
             if storage.is_remote(uri):
-                path = cache / f"{number:06d}.npy"
-                if not path.exists():
-                    storage.write_bytes(str(path), storage.read_bytes(uri))
+                path = copies / f"{number:06d}.npy"
+                with _alone(copies):  # the first process copies, the others wait for it
+                    if not path.exists():
+                        storage.write_bytes(str(path), storage.read_bytes(uri))
             paths.append(path)
         return cls([np.load(path, mmap_mode="r", allow_pickle=False) for path in paths])
 
@@ -63,26 +68,31 @@ class Shards:
         return np.searchsorted(self.starts, positions, side="right") - 1
 
 
-class Subset:
-    """Some images of an array, renumbered from 0."""
-
-    def __init__(self, images: Shards, positions: np.ndarray) -> None:
-        self.images, self.positions = images, positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def take(self, positions: np.ndarray) -> np.ndarray:
-        """Images at these positions of the subset: uint8 (k, c, h, w)."""
-        return self.images.take(self.positions[positions])
-
-    def crops(self, positions: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
-        """A square of each image at these positions: uint8 (k, c, side, side)."""
-        return self.images.crops(self.positions[positions], corners, side)
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """While no other process of this machine is in the same block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_shard(uri: str, images: np.ndarray) -> None:
     """Write uint8 images (n, c, h, w) as one .npy file, atomically."""
+    storage.write_bytes(uri, _header(images.shape) + np.ascontiguousarray(images).tobytes())
+
+
+def is_whole(uri: str, shape: tuple[int, ...]) -> bool:
+    """Whether the file is a shard of this shape, from its first byte to its last one; the pixels
+    themselves are not looked at. Raises ArchiveError where storage does not answer."""
+    header = _header(shape)
+    if storage.size_of(uri) != len(header) + math.prod(shape):
+        return False
+    return storage.read_bytes(uri, 0, len(header)) == header
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(images), allow_pickle=False)
-    storage.write_bytes(uri, buffer.getvalue())
+    facts = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(buffer, facts)
+    return buffer.getvalue()

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -58,6 +59,53 @@ def test_progress_reports_losses_at_the_end_of_each_epoch() -> None:
     assert [p.step for p in seen if p.epoch_ended] == [4, 8]
     assert all(math.isfinite(loss) for loss in seen[-1].losses.values())
     assert seen[-1].images_per_second > 0
+
+
+class Broken(Images):
+    """Storage that fails at the third batch."""
+
+    def take(self, positions: np.ndarray) -> np.ndarray:
+        if len(self.taken) == 2:
+            raise TrainingError("the third batch")
+        return super().take(positions)
+
+
+def test_a_batch_is_taken_by_a_thread_that_ends_with_the_run() -> None:
+    class Watched(Images):
+        def take(self, positions: np.ndarray) -> np.ndarray:
+            names.add(threading.current_thread().name)
+            return super().take(positions)
+
+    before, names = set(threading.enumerate()), set[str]()
+    list(Trainer(detector(), Watched(32)).run())
+    assert len(names) == 1
+    assert names != {threading.current_thread().name}
+    assert set(threading.enumerate()) <= before
+
+
+def test_an_error_of_a_batch_comes_at_its_step() -> None:
+    before, trainer = set(threading.enumerate()), Trainer(detector(), Broken(32))
+    with pytest.raises(TrainingError, match="^the third batch$"):
+        list(trainer.run())
+    assert trainer.step == 2
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_run_that_is_left_and_resumed_takes_the_batches_of_a_whole_one() -> None:
+    whole, first, second = Images(32), Images(32), Images(32)
+    list(Trainer(detector(), whole).run())
+    left = Trainer(detector(), first)
+    steps = left.run()
+    for _ in range(3):
+        next(steps)
+    state = left.state()
+    steps.close()  # type: ignore[attr-defined]
+    assert first.taken[:3] == whole.taken[:3]
+    assert not [one for one in threading.enumerate() if one.name.startswith("ganad-ahead")]
+    resumed = Trainer(detector(), second)
+    resumed.restore(state)
+    list(resumed.run())
+    assert second.taken == whole.taken[3:]
 
 
 def test_nan_is_refused_with_the_step() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ganad.archive.images import Subset
 from ganad.archive.selection import normal_rows, with_parts
-from ganad.archive.shards import Shards, Subset, write_shard
+from ganad.archive.shards import Shards, is_whole, write_shard
 from ganad.archive.split import part_of, split_digest
 from ganad.errors import TrainingError
 
@@ -71,3 +72,16 @@ def test_shards_read_as_one_array(tmp_path: Path) -> None:
     subset = Subset(shards, np.array([1, 8, 4]))
     assert len(subset) == 3
     np.testing.assert_array_equal(subset.take(np.array([2, 0])), images[[4, 1]])
+
+
+def test_a_shard_is_whole_or_made_again(tmp_path: Path) -> None:
+    images, place = np.arange(40, dtype=np.uint8).reshape(10, 1, 2, 2), tmp_path / "0.npy"
+    write_shard(str(place), images)
+    assert is_whole(str(place), (10, 1, 2, 2))
+    assert not is_whole(str(place), (10, 1, 4, 1))  # as many bytes, of another shape
+    assert not is_whole(str(place), (9, 1, 2, 2))
+    assert not is_whole(str(tmp_path / "1.npy"), (10, 1, 2, 2))
+    whole = place.read_bytes()
+    for damaged in (whole[:-1], whole + b"\0", b"x" + whole[1:], b""):
+        place.write_bytes(damaged)
+        assert not is_whole(str(place), (10, 1, 2, 2))
