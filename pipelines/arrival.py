@@ -20,6 +20,10 @@ as the second starts its actors anew."""
 _LOOK_EVERY_S = 0.5
 
 
+class _Unwanted(BaseException):
+    """Ends a listing from inside."""
+
+
 class Arrival:
     """The parts of a manifest as they come, and the manifest itself when it is whole.
 
@@ -40,6 +44,8 @@ class Arrival:
         self._listed = self._goes_on = False
         self._num_listed = 0
         self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._unwanted = False
         self._news = threading.Condition()
         if len(sources) == 1 and is_manifest(sources[0]):
             self.manifest = open_manifest(sources[0])
@@ -54,7 +60,17 @@ class Arrival:
             )
         self._listed, self._goes_on = True, theirs is not None
         # A daemon: whoever stops the command does not wait for the listing.
-        threading.Thread(target=self._list, name="listing", daemon=True).start()
+        self._thread = threading.Thread(target=self._list, name="listing", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Arrival:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop a listing that is not wanted any more: another one may come after it."""
+        self._unwanted = True
+        if self._thread is not None:
+            self._thread.join(GRACE_S)
 
     @property
     def num_images(self) -> int:
@@ -123,8 +139,12 @@ class Arrival:
 
     def _count(self, num: int) -> None:
         self._num_listed = num
+        if self._unwanted:
+            raise _Unwanted
 
     def _add(self, part: Part) -> None:
+        if self._unwanted:
+            raise _Unwanted
         with self._news:
             self.parts.append(part)
             self._news.notify_all()

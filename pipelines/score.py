@@ -64,51 +64,52 @@ def score(
         plan = {"models": ids, "source": list(source), "out": table, "workers": workers}
         print(json.dumps(plan, indent=2))
         return plan
-    archive = Arrival(source, storage.join(table, "_manifest"), out)
-    if may_begin(table, archive.before):
-        archive.wait()
-    else:
-        archive.whole()
-    with connected(debug):
-        resources = share(workers, gpu, cores=cores)
-        rows = rows_per_unit(preprocessings, archive.num_images, resources.num_workers)
-        done = _done(table, ids)
-        failed = _with_errors(table) & done if retry_failed and done else set()
-        arguments = {
-            "models": [storage.absolute(model) for model in models],
-            "table": table,
-            "num_threads": max(1, int(resources.cpus)),
-        }
-        tally, already = Tally(began), 0
-        units: list[Unit] = []
-        missing: list[Unit] = []
-        whole = False
-        for parts in archive.rounds():
-            if not whole:
-                whole = archive.manifest is not None
-                job = claim_job(table, out, ids, archive, rows)
-                archive.tell()
-            fresh = cut(parts, job["rows_per_unit"], len(units))
-            now = [unit for unit in fresh if unit.number not in done or unit.number in failed]
-            units, missing = units + fresh, missing + now
-            before = sum(unit.num for unit in fresh) - sum(unit.num for unit in now)
-            already += before
-            if before:
-                of = f" of {archive.num_images:,}" if whole else ""
-                say(f"{already:,}{of} images are scored already")
-            if now:
-                # Until it is written anew, the table is unfinished.
-                storage.remove(storage.join(table, "run.json"))
-                scored = already + tally.rows
-                with Meter("scoring", archive.num_images, "images", scored) as meter:
-                    for row in stream(now, Scorer, arguments, preprocessings, resources):
-                        tally.add(json.loads(row["report"]))
-                        meter.expect(archive.num_images, archive.manifest is None)
-                        meter.update(already + tally.rows, tally.remark())
-    manifest = archive.whole()
-    if not whole:
-        claim_job(table, out, ids, archive, rows)
-        archive.tell()
+    with Arrival(source, storage.join(table, "_manifest"), out) as archive:
+        if may_begin(table, archive.before):
+            archive.wait()
+        else:
+            archive.whole()
+        with connected(debug):
+            resources = share(workers, gpu, cores=cores)
+            rows = rows_per_unit(preprocessings, archive.num_images, resources.num_workers)
+            done = _done(table, ids)
+            failed = _with_errors(table) & done if retry_failed and done else set()
+            arguments = {
+                "models": [storage.absolute(model) for model in models],
+                "table": table,
+                "num_threads": max(1, int(resources.cpus)),
+            }
+            tally, already = Tally(began), 0
+            units: list[Unit] = []
+            missing: list[Unit] = []
+            whole = False
+            for parts in archive.rounds():
+                if not whole:
+                    whole = archive.manifest is not None
+                    job = claim_job(table, out, ids, archive, rows)
+                    archive.tell()
+                fresh = cut(parts, job["rows_per_unit"], len(units))
+                now = [unit for unit in fresh if unit.number not in done or unit.number in failed]
+                units += fresh
+                missing += now
+                before = sum(unit.num for unit in fresh) - sum(unit.num for unit in now)
+                already += before
+                if before:
+                    of = f" of {archive.num_images:,}" if whole else ""
+                    say(f"{already:,}{of} images are scored already")
+                if now:
+                    # Until it is written anew, the table is unfinished.
+                    storage.remove(storage.join(table, "run.json"))
+                    scored = already + tally.rows
+                    with Meter("scoring", archive.num_images, "images", scored) as meter:
+                        for row in stream(now, Scorer, arguments, preprocessings, resources):
+                            tally.add(json.loads(row["report"]))
+                            meter.expect(archive.num_images, archive.manifest is None)
+                            meter.update(already + tally.rows, tally.remark())
+        manifest = archive.whole()
+        if not whole:
+            claim_job(table, out, ids, archive, rows)
+            archive.tell()
     run = patiently(lambda: _finish(table, models, infos, manifest, started), table, JOB_PATIENCE_S)
     run["timings"] = {
         **tally.timings(),

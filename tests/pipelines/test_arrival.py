@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any
 import pytest
 
 from ganad.archive import listing, parts
-from ganad.archive.manifest import open_manifest
+from ganad.archive.manifest import Part, is_manifest, open_manifest
 from ganad.errors import ArchiveError, Mismatch
 from ganad.table import ScoreTable
 from pipelines import arrival
+from pipelines.arrival import Arrival
 from pipelines.score import score
 from pipelines.show_table import lines_of_table
+from pipelines.units import Unit, cut
 from tests.pipelines.processes import run, wait_for
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -172,6 +175,7 @@ DRIVER = """
 import sys, time
 from ganad.archive import listing, parts
 from pipelines import arrival
+from pipelines.arrival import Arrival
 from pipelines.__main__ import main
 
 parts.ROWS_PER_PART, parts.ROWS_PER_GROUP, arrival.GRACE_S = 16, 4, 0.0
@@ -217,3 +221,31 @@ def test_a_job_that_is_ended_while_it_lists_goes_on(
     assert scores(table) == scores(whole)
     assert {name: scores(table)[name] for name in scored} == scored
     assert len(scores(table)) == 56 + 8
+
+
+def test_units_of_parts_that_come_one_by_one_are_those_of_all() -> None:
+    whole = [Part(f"part-{number}", 10 + number) for number in range(4)]
+    units: list[Unit] = []
+    for part in whole:
+        units += cut([part], 4, len(units))
+    assert units == cut(whole, 4)
+    assert [unit.number for unit in units] == list(range(len(units)))
+
+
+def test_a_listing_that_is_not_wanted_any_more_stops(
+    archive: Path, tmp_path: Path, small_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going = threading.Event()
+    in_the_middle(monkeypatch, lambda: going.wait(60))
+    with Arrival([str(archive)], str(tmp_path / "manifest"), "table") as begun:
+        begun.wait()
+        assert begun.manifest is None
+        going.set()
+        begun._unwanted = True
+        assert begun._thread is not None
+        begun._thread.join(60)
+        assert not begun._thread.is_alive()
+    assert not is_manifest(str(tmp_path / "manifest"))
+    with Arrival([str(archive)], str(tmp_path / "manifest"), "table") as again:
+        assert again.whole().parts[0] == begun.parts[0]
+    assert again.whole().num_images == 56

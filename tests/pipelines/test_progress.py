@@ -69,3 +69,17 @@ def test_a_count_without_an_end(
     with counted("listing", "images") as found:
         found(4096)
     assert capsys.readouterr().err == "listing: 4,096 images so far\n"
+
+
+def test_a_total_that_may_grow(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    with Meter("scoring", 65_536, "images") as meter:
+        meter._began -= 100
+        meter.expect(131_072, open_ended=True)
+        meter.update(12_000)
+        meter.expect(140_000, open_ended=False)
+    first, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"scoring: 12,000 of at least 131,072 images, \d+/s", first), first
+    assert re.fullmatch(r"scoring: 12,000 of 140,000 images, \d+/s, \d+ min \d+ s left", last), last
