@@ -101,12 +101,9 @@ def fit_gradient(job: TrainingJob, resources: Resources) -> None:
 def _reason(error: Exception) -> str:
     causes = getattr(error, "worker_failures", None) or {0: error}
     lines = [line for line in str(next(iter(causes.values()))).splitlines() if line.strip()]
-    reason = lines[-1] if lines else str(error)
-    # Errors of ganad say what to do.
-    name, _, sentence = reason.partition(": ")
-    if name.startswith("ganad.errors."):
-        return sentence
-    return f"{reason}; run the same command again to go on"
+    reason, remedy = (lines[-1] if lines else str(error)), "run the same command again"
+    # What was raised on purpose ends with a remedy of its own, which may be this one.
+    return reason if remedy in reason else f"{reason}; {remedy} to go on"
 
 
 def _watch(reporter: Any, job: TrainingJob, finished: threading.Event) -> None:

@@ -2,7 +2,8 @@
 
 The model's folder holds, beside the model, MODEL/training: the manifest, the split, decoded images
 and checkpoints while training runs, and its record (events, image grids) afterwards. MODEL/
-training.html is made of that record.
+training.html is made of that record. Decoded images are shared by runs where GANAD_CACHE names a
+folder for them, see pipelines.cache.
 """
 
 from __future__ import annotations

@@ -87,12 +87,13 @@ class Streamed:
             self.on_bad(f"{uri} can no longer be read, another image takes its place: {bad.error}")
         self._told.add(position)
         same = np.flatnonzero(self.parts == self.parts[position])
-        following = np.roll(same, -1 - int(np.searchsorted(same, position)))[:TRIED]
+        first = int(np.searchsorted(same, position)) + 1
+        following = np.concatenate([same[first:], same[: first - 1]])[:TRIED]
         for other in following:
             (one,) = self._decode(np.array([other]))
             if one.image is not None:
                 return one.image
         raise ArchiveError(
-            f"{uri}: {bad.error}, and so it is with the {len(following)} images that follow: bring "
-            f"them back, and run the same command again to go on"
+            f"{uri}: {bad.error}, nor can any of {len(following)} images be read that might take "
+            f"its place: bring them back, and run the same command again to go on"
         )

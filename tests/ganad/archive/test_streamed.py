@@ -71,5 +71,7 @@ def test_an_image_that_vanished_is_replaced_by_the_next_of_its_part_and_told_of_
 def test_an_archive_that_vanished_ends_the_run(rows: pa.Table, tmp_path: Path) -> None:
     for path in tmp_path.glob("*.png"):
         path.unlink()
-    with pytest.raises(ArchiveError, match=rf"^{tmp_path}/2\.png: .*4 images that follow.* again"):
+    with pytest.raises(
+        ArchiveError, match=rf"^{tmp_path}/2\.png: .*any of 3 images be read.* again"
+    ):
         Streamed(rows, KIND).take(np.array([2]))
