@@ -189,6 +189,7 @@ def test_streamed_images_train_the_same_model(
     assert {Path(name).suffix for name in files(cache)} == {".json"}
 
 
+@pytest.mark.slow
 def test_images_that_vanish_while_a_training_streams_do_not_stop_it(
     alone: Path,
     prepared: Prepared,
@@ -237,6 +238,7 @@ def test_jobs_in_tasks_are_told_of_the_cache(monkeypatch: pytest.MonkeyPatch) ->
     }
 
 
+@pytest.mark.slow
 def test_a_cache_on_s3_trains_the_same_model(
     alone: Path,
     s3: Any,
