@@ -15,7 +15,7 @@ from ganad.errors import ConfigError, GanadError
 from pipelines.benchmark_commands import benchmarks
 from pipelines.cli_cluster import add_commands
 from pipelines.options import Debug, DryRun, Gpu, Out, Sources, Workers, words
-from pipelines.progress import console, say
+from pipelines.progress import STOPPED, console, say
 from pipelines.settings import parse_workers
 
 app = typer.Typer(
@@ -315,9 +315,12 @@ def main(arguments: list[str] | None = None) -> Any:
             traceback.print_exc()
         console().print(f"ganad: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        say("stopped; the same command again goes on from here")
-        sys.exit(130)
+    except SystemExit as end:
+        # Typer makes the interrupt of a person an exit with status 130, and says nothing.
+        stop = end.__context__.__cause__ if end.__context__ else None
+        if isinstance(stop, KeyboardInterrupt) and STOPPED not in stop.args:
+            say(STOPPED)
+        raise
     except Exception as error:
         if debug:
             raise

@@ -14,6 +14,7 @@ from typing import Any
 import ray
 
 from ganad.errors import CapacityError, ClusterError
+from pipelines.progress import STOPPED, say
 
 CONNECT_S = 10.0
 """How long a machine may take to accept a connection."""
@@ -61,6 +62,11 @@ def connected(debug: bool = False) -> Iterator[None]:
         logging.getLogger(name).setLevel(level)
     try:
         yield
+    except KeyboardInterrupt:
+        # Told before the cluster is left: that takes seconds, which a job that is stopped may not
+        # have.
+        say(STOPPED)
+        raise KeyboardInterrupt(STOPPED) from None
     finally:
         ray.shutdown()
 

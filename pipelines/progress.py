@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+STOPPED = "stopped; the same command again goes on from here"
 LINE_EVERY_S = 10.0
 QUIET_S = 60.0
 """After so long without anything done a log says that the job is still there."""
