@@ -99,6 +99,7 @@ class Trainer:
         self._drawn = (-1, np.empty(0, np.int64), np.empty((0, 2), np.int64))
         self._sums: dict[str, Tensor] = {}
         self._num_summed = 0
+        self._flat: dict[str, Tensor] = {}
 
     # Resuming
 
@@ -220,22 +221,28 @@ class Trainer:
             if self.ranks.num > 1:
                 loss = loss * self.ranks.share
             # Only these parameters get a gradient, whatever else the loss has passed through.
-            gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
+            gradients = [
+                _laid_like(parameter, gradient)
+                for parameter, gradient in zip(
+                    parameters,
+                    torch.autograd.grad(loss, parameters, retain_graph=True),
+                    strict=True,
+                )
+            ]
             if self.ranks.num > 1:
                 # One reduction per update. DistributedDataParallel would want one forward per
                 # backward and a wrapper per network; a flat sum has no such conditions.
-                flat = torch.cat([gradient.flatten() for gradient in gradients])
+                given = [_as_in_memory(gradient) for gradient in gradients]
+                flat = self._flat.get(name)
+                # Kept from step to step: fresh memory costs more than what is written to it.
+                flat = self._flat[name] = torch.cat(given, out=flat)
                 dist.all_reduce(flat)
                 pieces = flat.split([gradient.numel() for gradient in gradients])
-                gradients = tuple(
-                    piece.view_as(gradient)
-                    for piece, gradient in zip(pieces, gradients, strict=True)
-                )
+                gradients = [
+                    piece.as_strided(parameter.shape, parameter.stride(), piece.storage_offset())
+                    for piece, parameter in zip(pieces, parameters, strict=True)
+                ]
             for parameter, gradient in zip(parameters, gradients, strict=True):
-                # The fused step on a CPU walks through both as they lie in memory, so that they
-                # must lie alike; those of a gradient penalty, and pieces of the sum, need not.
-                if gradient.stride() != parameter.stride():
-                    gradient = torch.empty_like(parameter).copy_(gradient)
                 parameter.grad = gradient
             self.optimizers[name].step()
             self.optimizers[name].zero_grad(set_to_none=True)
@@ -264,3 +271,16 @@ class Trainer:
                 f"steps {self.step - num_summed} and {self.step}: lower learning_rate, or set "
                 f"precision to float32, and train again into a fresh folder"
             )
+
+
+def _laid_like(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient, in the parameter's order in memory, as the fused step on a CPU wants it; those
+    of a gradient penalty have another."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
+def _as_in_memory(tensor: Tensor) -> Tensor:
+    """(numel,): the values in the order in which they lie, without a copy."""
+    return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())

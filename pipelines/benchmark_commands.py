@@ -60,6 +60,9 @@ def training(
     workers: Annotated[
         str, typer.Option(help="Of the jobs on Ray, comma-separated; none: no jobs.")
     ] = "1,2",
+    job_steps: Annotated[
+        int, typer.Option(min=1, help="Steps of each job; there is a checkpoint every 200.")
+    ] = 200,
     anomalib: Annotated[
         str | None, typer.Option(help="A python that has anomalib, to measure it beside.")
     ] = None,
@@ -79,6 +82,7 @@ def training(
         rounds=rounds,
         cores=cores,
         workers=jobs,
+        job_steps=job_steps,
         anomalib=anomalib,
         debug=debug,
     )

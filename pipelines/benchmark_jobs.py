@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ class ScoringJob:
     """The driver's resident memory at its highest, MiB."""
 
 
+LOOK_S = 0.05
+"""Between looks at a process's memory."""
 ONE_THREAD = """
 import sys
 from pipelines.score import score
@@ -83,10 +86,24 @@ def measured(arguments: list[str]) -> tuple[float, float]:
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen([sys.executable, *arguments], stderr=said)
-        _, status, usage = os.wait4(process.pid, 0)
+        peak = 0.0
+        while process.returncode is None:
+            # Not getrusage's, in which a child begins with what its parent held.
+            peak = max(peak, _peak(process.pid))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_S)
         seconds = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             said.seek(0)
             raise GanadError(f"{' '.join(arguments)} failed: {said.read().strip()[-300:]}")
-    return seconds, usage.ru_maxrss / 1024
+    return seconds, peak
+
+
+def _peak(process: int) -> float:
+    """Resident memory of a running process at its highest, MiB; 0 for one that has ended."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) / 1024 if found else 0.0

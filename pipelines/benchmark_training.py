@@ -7,6 +7,7 @@ ratio is the median over rounds. Then the same training as a job on Ray, with on
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 import tempfile
 import time
@@ -35,6 +36,7 @@ from ganad.errors import ConfigError
 from ganad.inputs import from_rows
 from ganad.training import Trainer
 from pipelines.cluster import connected
+from pipelines.fit_gradient import CHECKPOINT_STEPS
 from pipelines.progress import say
 from pipelines.train import train
 
@@ -53,14 +55,16 @@ def training(
     rounds: int = 5,
     cores: int = 2,
     workers: tuple[int, ...] = (1, 2),
+    job_steps: int = CHECKPOINT_STEPS,
     values: dict[str, Any] | None = None,
     anomalib: str | None = None,
     debug: bool = False,
 ) -> list[dict[str, Any]]:
     """GANomaly on source: ganad's loop beside others, then as a job. One row for each.
 
-    steps: of a turn. cores: threads of all loops together, and of all workers of a job together.
-    values: config keys. anomalib: a Python that has anomalib, to measure its GANomaly.
+    steps: of a turn. cores: threads of all loops together. job_steps: of a job, about, in whole
+    epochs; in fewer than lie between checkpoints these have more than their share. values: config
+    keys. anomalib: a Python that has anomalib, to measure its GANomaly.
     """
     torch.set_num_threads(cores)
     given = {"image_size": 64, "batch_size": 64, **(values or {})}
@@ -82,11 +86,11 @@ def training(
             other = _turns_of_anomalib(anomalib, pixels, config, cores, Path(folder))
             turns["anomalib"] = stack.enter_context(other)
         rows = _take_turns(turns, steps, rounds, config.batch_size)
-        epochs = max(1, steps * rounds * config.batch_size // max(1, len(pixels)))
         if workers:
             stack.enter_context(connected(debug))
         for num in workers:
             out = str(Path(folder) / f"workers-{num}")
+            epochs = math.ceil(job_steps / max(1, len(pixels) // config.batch_size))
             keys = {**given, "epochs": epochs}
             info = train("ganomaly", [source], out, values=keys, workers=num, gpu=False)
             rows.append(_of_job(info, num, config.batch_size))

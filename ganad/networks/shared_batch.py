@@ -5,8 +5,11 @@ torch's own SyncBatchNorm runs on GPUs only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ganad.ranks import Ranks
 
@@ -58,31 +61,71 @@ def share_batch(network: nn.Module, ranks: Ranks) -> None:
 
 
 def _normalise(layer: SharedBatchNorm1d | SharedBatchNorm2d, x: Tensor) -> Tensor:
-    """x normalised over all ranks' images and places, in at least float32 as torch's own does."""
-    features = x if x.dtype == torch.float64 else x.float()
-    over = [0, *range(2, x.ndim)]
-    variance, mean = torch.var_mean(features, over, correction=0)
-    places = x.new_full((1,), x.numel() // x.shape[1], dtype=features.dtype)
+    """x normalised over all ranks' images and places."""
+    if layer.affine:
+        return _Normalise.apply(x, layer.weight, layer.bias, layer)
+    assert layer.running_mean is not None
+    one = torch.ones_like(layer.running_mean)
+    return _Normalise.apply(x, one, torch.zeros_like(one), layer)
+
+
+class _Normalise(torch.autograd.Function):
+    """torch's own kernels, with statistics and sums of gradients that all ranks share.
+
+    Written with autograd's elementwise operations it took ten times as long. It has no second
+    derivative: a critic with a gradient penalty must not mix the images of a batch anyway.
+    """
+
+    @staticmethod
+    def forward(
+        context: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        layer: SharedBatchNorm1d | SharedBatchNorm2d,
+    ) -> Tensor:
+        mean, variance, total = _statistics(x, weight.dtype, layer.ranks)
+        _keep_running(layer, mean, variance * total / (total - 1))
+        context.save_for_backward(x, weight, mean, variance, total)
+        context.layer = layer
+        return torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, layer.eps)[0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, mean, variance, total = context.saved_tensors
+        layer = context.layer
+        # As if the statistics were constants. The sums are over this rank's images, as gradients
+        # of weights are on every rank: gradient · x̂ for the weight, gradient for the bias.
+        by_x, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, x, weight, mean, variance, None, None, False, layer.eps, [True, True, True]
+        )
+        # What every image loses by its part in the statistics is a line in x̂.
+        slope, level = layer.ranks.sum(torch.stack([by_weight, by_bias])) / total
+        scale = weight * (variance + layer.eps).rsqrt()
+        line = torch.native_batch_norm(
+            x, scale * slope, scale * level, mean, variance, False, 0.0, layer.eps
+        )[0]
+        return by_x.sub_(line), by_weight, by_bias, None
+
+
+def _statistics(x: Tensor, dtype: torch.dtype, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+    """(c,) mean and variance of all ranks' images and places, and the number of these, (1,)."""
+    # Of this rank; what would be the running statistics only says the precision to sum in.
+    ignored = x.new_zeros(x.shape[1], dtype=dtype)
+    mean, variance = torch.batch_norm_update_stats(x, ignored, ignored.clone(), 0.0)
+    places = x.new_full((1,), x.numel() // x.shape[1], dtype=dtype)
     # Gathered by a sum in which every rank has a row of its own. From the ranks' means and
     # variances, not from sums of squares, which would cancel.
-    rows = [torch.zeros_like(torch.cat([mean, variance, places]))] * layer.ranks.num
-    rows[layer.ranks.rank] = torch.cat([mean, variance, places])
-    gathered = layer.ranks.sum(torch.stack(rows))
+    row = torch.cat([mean, variance, places])
+    rows = row.new_zeros(ranks.num, len(row))
+    rows[ranks.rank] = row
+    gathered = ranks.sum(rows)
     means, variances = gathered[:, :-1].chunk(2, 1)
-    total = gathered[:, -1].sum().detach()
-    weights = (gathered[:, -1:] / total).detach()
+    total = gathered[:, -1].sum()
+    weights = gathered[:, -1:] / total
     mean = (weights * means).sum(0)
-    variance = (weights * (variances + (means - mean).square())).sum(0)
-    _keep_running(layer, mean.detach(), (variance * total / (total - 1)).detach())
-
-    scale = (variance + layer.eps).rsqrt()
-    if layer.weight is not None:
-        scale = scale * layer.weight
-    shift = -mean * scale
-    if layer.bias is not None:
-        shift = shift + layer.bias
-    shape = [1, -1] + [1] * (x.ndim - 2)
-    return torch.addcmul(shift.view(shape), features, scale.view(shape)).to(x.dtype)
+    return mean, (weights * (variances + (means - mean).square())).sum(0), total
 
 
 @torch.no_grad()

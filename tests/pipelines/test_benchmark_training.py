@@ -18,7 +18,7 @@ SMALL = {"image_size": 16, "channels": 1, "width": 4, "latent": 4, "batch_size":
 
 def test_loops_stand_beside_each_other_and_the_job(ray_cluster: None, image_folder: Path) -> None:
     source = str(image_folder / "train")
-    rows = training(source, steps=2, rounds=2, cores=1, workers=(1,), values=SMALL)
+    rows = training(source, steps=2, rounds=2, cores=1, workers=(1,), job_steps=8, values=SMALL)
     by_name = {row["loop"]: row for row in rows}
     assert by_name["plain float32 loop"]["times_plain"] == 1.0
     assert {"ganad", "ganad, float32", "job on Ray, workers: 1"} <= set(by_name)
