@@ -1,4 +1,5 @@
-"""Images encoded and decoded in the way of these tests: 16 x 16 pixels unless said otherwise."""
+"""Images encoded and decoded in the way of these tests: 16 x 16 pixels unless said otherwise; empty
+ones, and places for a manifest of them."""
 
 import io
 import struct
@@ -79,3 +80,27 @@ def png():
         return b"\x89PNG\r\n\x1a\n" + chunks
 
     return png
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A function that makes empty images, and returns their folder."""
+
+    def make(*names, folder="photos"):
+        for name in names:
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return str(tmp_path / folder)
+
+    return make
+
+
+@pytest.fixture(params=["local", "s3"])
+def out(request, tmp_path):
+    """Where to write a manifest."""
+    if request.param == "local":
+        return str(tmp_path / "deep" / "manifest")
+    s3 = request.getfixturevalue("s3")
+    (s3.root / "manifests").mkdir(exist_ok=True)
+    return s3.url(f"manifests/{tmp_path.name}/manifest")

@@ -23,30 +23,6 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(manifest_module, "ROWS_PER_GROUP", 1)  # progress after every image
 
 
-@pytest.fixture
-def photos(tmp_path):
-    """A function that makes empty images, and returns their folder."""
-
-    def make(*names, folder="photos"):
-        for name in names:
-            path = tmp_path / folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        return str(tmp_path / folder)
-
-    return make
-
-
-@pytest.fixture(params=["local", "s3"])
-def out(request, tmp_path):
-    """Where to write a manifest."""
-    if request.param == "local":
-        return str(tmp_path / "manifest")
-    s3 = request.getfixturevalue("s3")
-    (s3.root / "unfinished").mkdir(exist_ok=True)
-    return s3.url(f"unfinished/{tmp_path.name}")
-
-
 def names(manifest):
     return manifest.table(["name"])["name"].to_pylist()
 
