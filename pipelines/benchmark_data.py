@@ -104,7 +104,7 @@ def _mnist(name: str, digit: int, every: int, data: Path, work: Path) -> DataSet
             raise ArchiveError(f"{name} needs MNIST's IDX files in {raw}: put them there")
         folder.mkdir(parents=True, exist_ok=True)
         own, other = _idx(raw, "train"), _idx(raw, "t10k")
-        normal = ((im, f"types/digit_{d}") for im, d in zip(*own, strict=True) if d != digit)
+        normal = ((im, f"digit_{d}") for im, d in zip(*own, strict=True) if d != digit)
         _write_tar(train, islice(normal, None, None, every))
         _write_tar(test, islice(_tested(own, other, digit), None, None, every))
     return DataSet(

@@ -65,7 +65,8 @@ def predecode(job: TrainingJob, resources: Resources) -> Decoded:
     # Cut for one worker: shards fit a run of any size, the same one resumed or another.
     units = cut([Part(job.rows, job.num_rows)], rows_per_unit([kind], job.num_rows, 1))
     there = set(storage.list_names(cache.folder))
-    unknown = {unit for unit in units if not _is_settled(_errors(cache, unit, there), cache)}
+    errors = {unit: _errors(cache, unit, there) for unit in units}
+    unknown = {unit for unit in units if not _is_settled(errors[unit], cache)}
     missing = {
         unit for unit in units if unit in unknown or not _has_shard(cache, unit, there, kind)
     }
@@ -85,10 +86,8 @@ def predecode(job: TrainingJob, resources: Resources) -> Decoded:
             for row in stream(to_do, Writer, arguments, [kind], cores):
                 meter.update(meter.done + int(row["num"]))
         there = set(storage.list_names(cache.folder))
-    bad: dict[int, str] = {}
-    for unit in units:
-        errors = _errors(cache, unit, there) or {}
-        bad.update({int(row): error for row, error in errors.items()})
+        errors |= {unit: _errors(cache, unit, there) for unit in to_do}
+    bad = {int(row): error for found in errors.values() for row, error in (found or {}).items()}
     if keep and cache.shared:
         size = _in_words(job.num_rows * _image_bytes(kind))
         made = "are kept for other runs" if to_do else "of another run are used"

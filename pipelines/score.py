@@ -29,11 +29,12 @@ from ganad.table import ScoreTable
 from pipelines.arrival import Arrival
 from pipelines.cluster import connected, share
 from pipelines.graph import stream
+from pipelines.plan import Plan
 from pipelines.progress import Meter, say
 from pipelines.score_job import claim_job, may_begin
-from pipelines.scorer import Scorer, distinct, is_part, unit_of
+from pipelines.scorer import Scorer, distinct
 from pipelines.tally import Tally
-from pipelines.units import Unit, cut, rows_per_unit
+from pipelines.units import rows_per_unit
 
 NUM_FAILURES = 100
 """Texts of errors that run.json holds, the most frequent; the table holds them all."""
@@ -61,9 +62,9 @@ def score(
     ids = [info["id"] for info in infos]
     preprocessings = distinct([Preprocessing(**info["preprocessing"]) for info in infos])
     if dry_run:
-        plan = {"models": ids, "source": list(source), "out": table, "workers": workers}
-        print(json.dumps(plan, indent=2))
-        return plan
+        intended = {"models": ids, "source": list(source), "out": table, "workers": workers}
+        print(json.dumps(intended, indent=2))
+        return intended
     with Arrival(source, storage.join(table, "_manifest"), out) as archive:
         if may_begin(table, archive.before):
             archive.wait()
@@ -72,37 +73,30 @@ def score(
         with connected(debug):
             resources = share(workers, gpu, cores=cores)
             rows = rows_per_unit(preprocessings, archive.num_images, resources.num_workers)
-            done = _done(table, ids)
-            failed = _with_errors(table) & done if retry_failed and done else set()
+            plan = Plan(table, ids, retry_failed)
             arguments = {
                 "models": [storage.absolute(model) for model in models],
                 "table": table,
                 "num_threads": max(1, int(resources.cpus)),
             }
-            tally, already = Tally(began), 0
-            units: list[Unit] = []
-            missing: list[Unit] = []
-            whole = False
+            tally, known, whole = Tally(began), 0, False
             for parts in archive.rounds():
                 if not whole:
                     whole = archive.manifest is not None
                     job = claim_job(table, out, ids, archive, rows)
                     archive.tell()
-                fresh = cut(parts, job["rows_per_unit"], len(units))
-                now = [unit for unit in fresh if unit.number not in done or unit.number in failed]
-                units += fresh
-                missing += now
-                before = sum(unit.num for unit in fresh) - sum(unit.num for unit in now)
-                already += before
-                if before:
+                missing = plan.add(parts, job["rows_per_unit"])
+                already = plan.num_images_before
+                if already > known:
                     of = f" of {archive.num_images:,}" if whole else ""
                     say(f"{already:,}{of} images are scored already")
-                if now:
+                    known = already
+                if missing:
                     # Until it is written anew, the table is unfinished.
                     storage.remove(storage.join(table, "run.json"))
                     scored = already + tally.rows
                     with Meter("scoring", archive.num_images, "images", scored) as meter:
-                        for row in stream(now, Scorer, arguments, preprocessings, resources):
+                        for row in stream(missing, Scorer, arguments, preprocessings, resources):
                             tally.add(json.loads(row["report"]))
                             meter.expect(archive.num_images, archive.manifest is None)
                             meter.update(already + tally.rows, tally.remark())
@@ -114,23 +108,11 @@ def score(
     run["timings"] = {
         **tally.timings(),
         "workers": resources.num_workers,
-        "parts_done_before": len(units) - len(missing),
-        "parts_scored_again": sum(unit.number in failed for unit in missing),
+        **plan.facts(),
     }
     place = storage.join(table, "run.json")
     patiently(lambda: storage.write_json(place, run), place, JOB_PATIENCE_S)
     return run
-
-
-def _done(table: str, ids: list[str]) -> set[int]:
-    """Numbers of the units that have a file for every model."""
-    each = (storage.list_names(storage.join(table, f"model={model_id}")) for model_id in ids)
-    return set.intersection(*({unit_of(name) for name in names if is_part(name)} for names in each))
-
-
-def _with_errors(table: str) -> set[int]:
-    """Numbers of the units in which an image has an error."""
-    return {unit_of(uri.rpartition("/")[2]) for uri in ScoreTable(table).files_with_errors()}
 
 
 def _finish(

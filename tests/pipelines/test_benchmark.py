@@ -85,6 +85,8 @@ def test_members_of_a_tar_are_labelled_for_the_benchmark(shared_data: Path, tmp_
     rows = labelled_rows(chosen.test)
     assert {row["abnormal"] for row in rows if row["label"] == "digit_8"} == {True}
     assert {row["abnormal"] for row in rows if row["label"] == "good"} == {False}
+    # Sub-types by which the class-conditional detector learns.
+    assert {row["label"] for row in labelled_rows(chosen.train)} == set(chosen.types)
 
 
 def test_both_precisions_score_the_same_images(image_folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Which units of a score table there are, and which of them are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ganad.archive import storage
+from ganad.archive.parts import Part
+from ganad.table import ScoreTable
+from pipelines.scorer import is_part, unit_of
+from pipelines.units import Unit, cut
+
+
+class Plan:
+    """The units of the parts that are known so far, as the table's files were at the beginning.
+
+    again: units in which an image has an error are missing too.
+    """
+
+    def __init__(self, table: str, ids: Sequence[str], again: bool) -> None:
+        self._done = _done(table, ids)
+        self._failed = _with_errors(table) & self._done if again and self._done else set()
+        self._units: list[Unit] = []
+        self._missing: list[Unit] = []
+
+    def add(self, parts: Sequence[Part], rows_per_unit: int) -> list[Unit]:
+        """Cut the parts that come behind those of before; returns which units are missing."""
+        fresh = cut(parts, rows_per_unit, len(self._units))
+        missing = [
+            unit for unit in fresh if unit.number not in self._done or unit.number in self._failed
+        ]
+        self._units += fresh
+        self._missing += missing
+        return missing
+
+    @property
+    def num_images_before(self) -> int:
+        """Images that were scored at the beginning and stay as they are."""
+        return sum(unit.num for unit in self._units) - sum(unit.num for unit in self._missing)
+
+    def facts(self) -> dict[str, int]:
+        """Numbers of units, for run.json."""
+        return {
+            "parts_done_before": len(self._units) - len(self._missing),
+            "parts_scored_again": sum(unit.number in self._failed for unit in self._missing),
+        }
+
+
+def _done(table: str, ids: Sequence[str]) -> set[int]:
+    """Numbers of the units that have a file for every model."""
+    each = (storage.list_names(storage.join(table, f"model={model_id}")) for model_id in ids)
+    return set.intersection(*({unit_of(name) for name in names if is_part(name)} for names in each))
+
+
+def _with_errors(table: str) -> set[int]:
+    """Numbers of the units in which an image has an error."""
+    return {unit_of(uri.rpartition("/")[2]) for uri in ScoreTable(table).files_with_errors()}
