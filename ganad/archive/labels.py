@@ -28,6 +28,8 @@ class Naming:
 
     def __init__(self, normal: Collection[str] = (), abnormal: Collection[str] = ()) -> None:
         self.normal, self.abnormal = frozenset(normal), frozenset(abnormal)
+        self.by_user = bool(normal or abnormal)
+        """Whether the user's word decides, whatever other labels there are."""
         both = sorted(self.normal & self.abnormal)
         if both:
             raise ConfigError(f"label {both[0]!r} is named normal and abnormal: name it once")
@@ -39,7 +41,7 @@ class Naming:
         the labels of its source; None where nothing tells."""
         if label is None:
             return None
-        if self.normal or self.abnormal:
+        if self.by_user:
             if label in self.normal or label in self.abnormal:
                 return label in self.abnormal
             return None if self.normal and self.abnormal else not self.abnormal

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import pairwise
 
 from ganad.archive import storage
 from ganad.archive.layout import Layout, Surroundings, describe_member
 from ganad.archive.parquets import IMAGE_COLUMNS, LARGE_GROUP, is_parquet, open_images
 from ganad.archive.patterns import Pattern, is_glob, split_glob
 from ganad.archive.rows import Row, image_id
-from ganad.archive.tars import COMPRESSED, compressed, members
-from ganad.archive.walk import GROUND_TRUTH, is_hidden, walk
+from ganad.archive.tars import COMPRESSED, Listed, compressed, listed, listed_ahead
+from ganad.archive.walk import GROUND_TRUTH, File, is_hidden, walk
 from ganad.errors import ArchiveError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
@@ -40,6 +42,20 @@ def is_tar(name: str) -> bool:
     return name.lower().endswith(".tar")
 
 
+def are_apart(sources: Sequence[str]) -> bool:
+    """Whether no image can be in two of these absolute sources, as far as their names tell."""
+    begins = sorted(map(_beginning, sources))
+    return not any(second.startswith(first) for first, second in pairwise(begins))
+
+
+def _beginning(uri: str) -> str:
+    """What the names of all images of a source begin with."""
+    if not is_glob(uri):
+        return f"{uri.rstrip('/')}/"
+    folder, pattern = split_glob(uri)
+    return f"{folder.rstrip('/')}/{pattern.literal_start}"
+
+
 class Listing:
     """The images of one source. Counts, while it runs, what it leaves out."""
 
@@ -48,16 +64,12 @@ class Listing:
         self.num_images = 0
         self.num_skipped = 0
         """Files that are no images; hidden ones and masks are not counted."""
+        self.num_repeated = 0
+        """Members of a shard that a later one of the same name replaces."""
         self.notes: list[str] = []
         self._surroundings = surroundings
         self._uri = storage.absolute(source)
         self._shard_seen = ""
-
-    @property
-    def may_hold_members(self) -> bool:
-        """Whether rows can be members of tars and Parquet files, of which one alone does not tell
-        everything."""
-        return is_tar(self._uri) or is_parquet(self._uri) or is_glob(self._uri)
 
     def rows(self) -> Iterator[Row]:
         """Yields each image's row. Raises ArchiveError, at the end if there was no image."""
@@ -104,7 +116,7 @@ class Listing:
         if is_image(name):
             yield self._row(Layout(folder, self._surroundings), name, storage.size_of(self._uri))
         elif is_tar(name):
-            yield from self._shard(self._uri)
+            yield from self._shard(self._uri, listed(self._uri))
         elif is_parquet(name):
             yield from self._cells(self._uri, name)
             if self.num_skipped:
@@ -126,17 +138,27 @@ class Listing:
         if not storage.is_remote(folder) and not os.path.isdir(folder):
             raise ArchiveError(f"{self.source}: there is no such file or folder; check the path")
         layout = Layout(folder, self._surroundings)
-        for file in walk(folder, pattern or Pattern()):
-            if is_image(file.path) and file.is_regular:
-                yield self._row(layout, file.path, file.size)
-            elif is_tar(file.path) and file.is_regular and pattern is not None:
-                yield from self._shard(storage.join(folder, file.path))
-            elif is_parquet(file.path) and file.is_regular and pattern is not None:
-                yield from self._cells(storage.join(folder, file.path), file.path)
-            else:
-                if is_tar(file.path) or is_parquet(file.path):
-                    self._shard_seen = self._shard_seen or file.path
-                self.num_skipped += 1
+
+        def place(file: File) -> str:
+            return storage.join(folder, file.path)
+
+        def is_shard(file: File) -> bool:
+            return is_tar(file.path) and file.is_regular and pattern is not None
+
+        files = walk(folder, pattern or Pattern())
+        each = ((file, place(file) if is_shard(file) else None) for file in files)
+        with closing(listed_ahead(each)) as some:
+            for file, shard in some:
+                if is_image(file.path) and file.is_regular:
+                    yield self._row(layout, file.path, file.size)
+                elif shard is not None:
+                    yield from self._shard(place(file), shard)
+                elif is_parquet(file.path) and file.is_regular and pattern is not None:
+                    yield from self._cells(place(file), file.path)
+                else:
+                    if is_tar(file.path) or is_parquet(file.path):
+                        self._shard_seen = self._shard_seen or file.path
+                    self.num_skipped += 1
 
     def _row(self, layout: Layout, path: str, size: int | None) -> Row:
         uri = f"{layout.root.rstrip('/')}/{path}"  # as it is: a key may have empty names in it
@@ -186,9 +208,10 @@ class Listing:
                 "column": file.column,
             }
 
-    def _shard(self, uri: str) -> Iterator[Row]:
+    def _shard(self, uri: str, listed: Listed) -> Iterator[Row]:
         shard = uri.rpartition("/")[2]
-        for member in members(uri):
+        self.num_repeated += listed.num_repeated
+        for member in listed.members:
             names = [name for name in member.name.split("/") if name not in ("", ".")]
             if not names or any(map(is_hidden, names)) or GROUND_TRUTH in names[:-1]:
                 continue

@@ -23,7 +23,7 @@ import pyarrow as pa
 from ganad.archive import storage
 from ganad.archive.labels import Naming, read_labels
 from ganad.archive.layout import Surroundings
-from ganad.archive.listing import Listing
+from ganad.archive.listing import Listing, are_apart
 from ganad.archive.merge import Merge
 from ganad.archive.parts import (
     ROWS_PER_GROUP,
@@ -152,9 +152,10 @@ def write_manifest(
     images found so far. A manifest of the same sources is replaced; with refresh it keeps its rows,
     and images that it does not list yet come after them, labelled as it was made.
 
-    on_part is called with each part, the kept ones first, as soon as it lies in out for good: one
-    folder or prefix has its parts while it is listed, other sources at their end. If the listing
-    fails or is killed after that, refresh keeps these parts too and goes on behind them.
+    on_part is called with each part, the kept ones first, as soon as it lies in out for good, while
+    the listing goes on; at its end come images of which one row alone does not tell everything: of
+    sources that may overlap, with labels by a CSV, members of shards that have labels. If the
+    listing fails or is killed after that, refresh keeps these parts too and goes on behind them.
 
     Raises ArchiveError for sources, ConfigError for labels, and Mismatch or ManifestError if out
     holds something else.
@@ -194,19 +195,18 @@ def write_manifest(
             for part in known:  # before they are counted, which takes a while
                 on_part(part)
         old = sorted(set(old) - set(writer.keep(known)))
-        alone = len(listings) == 1 and not listings[0].may_hold_members
-        if labels is None and alone and not known:
-            writer.write(batches_of(row for _, row in rows))
-        else:
-            with _workplace(folder) as place, Merge(place) as merge:
+        with _workplace(folder) as place, Merge(place) as merge:
+            if labels is None and not known and are_apart(absolute):
+                writer.write(batches_of(merge.settled(rows, naming.by_user)))
+            else:
                 merge.add(rows)
-                if labels is not None:
-                    merge.add_labels(labels, read_labels(labels))
-                merge.judge(naming)
-                if known:
-                    merge.leave_out(known)
-                writer.write(merge.batches(sources))
-                merged, notes = merge.num_repeated, merge.notes
+            if labels is not None:
+                merge.add_labels(labels, read_labels(labels))
+            merge.judge(naming)
+            if known:
+                merge.leave_out(known)
+            writer.write(merge.batches(sources))
+            merged, notes = merge.num_repeated, merge.notes
         naming.check(writer.labels)
     except BaseException:
         writer.undo()
@@ -222,7 +222,7 @@ def write_manifest(
         "labels": dict(sorted(writer.labels.items())),
         "normal": writer.num_normal,
         "abnormal": writer.num_abnormal,
-        "merged": merged,
+        "merged": merged + sum(listing.num_repeated for listing in listings),
         "skipped": sum(listing.num_skipped for listing in listings),
         "notes": [*notes, *(note for listing in listings for note in listing.notes)],
         "parts": writer.parts,

@@ -44,6 +44,8 @@ class Merge:
         """Rows that named an image which had been named before."""
         self.notes: list[str] = []
         self._leave_out = False
+        self._num_added = 0
+        self._siblings: dict[int, set[str]] = {}
         self._database = duckdb.connect(str(folder / "merge.duckdb"))
         settings = {
             "memory_limit": "1GB",
@@ -62,12 +64,33 @@ class Merge:
         self._database.close()  # or its files could not be removed
 
     def add(self, rows: Iterable[tuple[int, Row]]) -> None:
-        """Take rows, each with the number of its source."""
-        numbered = (
-            {**row, "source": source, "position": position}
-            for position, (source, row) in enumerate(rows)
-        )
-        self._insert("staged", numbered, _STAGED_SCHEMA)
+        """Take rows, each with the number of its source, behind those of before."""
+        self._insert("staged", map(self._numbered, rows), _STAGED_SCHEMA)
+
+    def _numbered(self, pair: tuple[int, Row]) -> dict[str, Any]:
+        source, row = pair
+        self._num_added += 1
+        return {**row, "source": source, "position": self._num_added}
+
+    def settled(self, rows: Iterable[tuple[int, Row]], by_user: bool) -> Iterator[Row]:
+        """Gives back the rows that need no other ones, at once, and takes the rest: members of tars
+        and Parquet files that have labels, of which all together tell what is abnormal.
+
+        by_user: whether the user's word tells it.
+        """
+        rest: list[tuple[int, Row]] = []
+        for source, row in rows:
+            label = row["label"]
+            if row["member"] is None or label is None or row["abnormal"] is not None or by_user:
+                if label is not None:
+                    self._siblings.setdefault(source, set()).add(label)
+                yield row
+            else:
+                rest.append((source, row))
+                if len(rest) == _BATCH:
+                    self.add(rest)
+                    rest = []
+        self.add(rest)
 
     def add_labels(self, uri: str, lines: Iterable[CsvRow]) -> None:
         """Take the labels of a CSV instead of those of the folders. Raises ConfigError if it says
@@ -118,11 +141,11 @@ class Merge:
 
     def judge(self, naming: Naming) -> None:
         """Say which labels are abnormal where that is still open."""
-        siblings: dict[int, list[str]] = {}
+        siblings = self._siblings
         for source, label in self._all(
             "SELECT DISTINCT source, label FROM staged WHERE label IS NOT NULL"
         ):
-            siblings.setdefault(source, []).append(label)
+            siblings.setdefault(source, set()).add(label)
         verdicts = [
             {"source": source, "label": label, "verdict": naming.judge(label, None, labels)}
             for source, labels in siblings.items()

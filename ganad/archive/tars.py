@@ -6,15 +6,21 @@ Nothing is ever extracted, so a member's name is only text: no path in it leads 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple, cast
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import BinaryIO, NamedTuple, TypeVar, cast
 
 from ganad.archive import storage
 from ganad.errors import ArchiveError
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+_SHARDS_AT_ONCE = 4  # whose lists are in memory: a quarter of a kilobyte for each member
 _READ_AHEAD = 2**20  # of a shard on S3: many small members' headers in one request
+
+T = TypeVar("T")
 
 
 class Member(NamedTuple):
@@ -42,6 +48,54 @@ def members(uri: str) -> Iterator[Member]:
             raise ArchiveError(
                 f"{uri}: is damaged or no tar file ({error}); make the shard again"
             ) from error
+
+
+class Listed(NamedTuple):
+    """All members of a shard: of several with one name the last, as for tar, in the place of the
+    first."""
+
+    members: list[Member]
+    num_repeated: int
+    """Members left out for that."""
+
+
+def listed(uri: str, is_over: Callable[[], bool] = lambda: False) -> Listed:
+    """Raises ArchiveError as members() does. is_over: whether nobody waits for it any more."""
+    latest: dict[str, Member] = {}
+    num = 0
+    for member in members(uri):
+        if is_over():
+            break
+        latest[member.name] = member
+        num += 1
+    return Listed(list(latest.values()), num - len(latest))
+
+
+def listed_ahead(
+    items: Iterable[tuple[T, str | None]],
+) -> Generator[tuple[T, Listed | None], None, None]:
+    """Each item, with what its shard holds if it names one. The next few shards are read meanwhile:
+    to learn what a shard of small images on S3 holds, all of it has to come over the network.
+
+    Close it (see contextlib.closing) where it may be left before its end.
+    """
+    over = threading.Event()
+    pool = ThreadPoolExecutor(_SHARDS_AT_ONCE, thread_name_prefix="ganad-shards")
+    waiting: deque[tuple[T, Future[Listed] | None]] = deque()
+    num_shards = 0
+    try:
+        for item, uri in items:
+            waiting.append((item, pool.submit(listed, uri, over.is_set) if uri else None))
+            num_shards += uri is not None
+            while waiting and (waiting[0][1] is None or num_shards > _SHARDS_AT_ONCE):
+                first, shard = waiting.popleft()
+                num_shards -= shard is not None
+                yield first, shard.result() if shard else None
+        for first, shard in waiting:
+            yield first, shard.result() if shard else None
+    finally:
+        over.set()
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def compressed(uri: str) -> ArchiveError:

@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 
 from ganad.archive.layout import Surroundings
-from ganad.archive.listing import Listing, list_images
+from ganad.archive.listing import Listing, are_apart, list_images
 from ganad.archive.manifest import SCHEMA
 from ganad.errors import ArchiveError
 
@@ -233,3 +233,24 @@ def test_a_folder_that_may_not_be_read(tree, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", deny)
     assert f"{root}/sub: permission denied" in refused(root)
+
+
+@pytest.mark.parametrize(
+    ("sources", "apart"),
+    [
+        (["/data/a"], True),
+        (["/data/a", "/data/b"], True),
+        (["/data/a", "/data/ab", "s3://data/a"], True),
+        (["/data/a", "/data/a"], False),
+        (["/data/b", "/data/a", "/data"], False),
+        (["/data/a.tar", "/data/b.tar"], True),
+        (["/data/2024-*/x", "/data/2025-*"], True),
+        (["/data/*.tar", "/data2/*.tar"], True),
+        (["/data/*.tar", "/data/*.parquet"], False),
+        (["/data/a*", "/data/abc/d.png"], False),
+        (["/", "/data"], False),
+    ],
+)
+def test_sources_that_can_have_no_image_in_common(sources, apart):
+    assert are_apart(sources) is apart
+    assert are_apart(sources[::-1]) is apart

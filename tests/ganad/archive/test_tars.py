@@ -2,16 +2,18 @@
 
 import io
 import tarfile
+import threading
 
 import pytest
 from PIL import Image
 
+from ganad.archive import tars
 from ganad.archive.decode import Preprocessing
 from ganad.archive.layout import Surroundings
 from ganad.archive.listing import Listing, list_images
 from ganad.archive.load import load_images
 from ganad.archive.manifest import write_manifest
-from ganad.archive.tars import members
+from ganad.archive.tars import listed_ahead, members
 from ganad.errors import ArchiveError
 
 
@@ -161,6 +163,29 @@ def test_members_come_one_by_one_and_are_not_kept(tmp_path, monkeypatch):
     assert len(kept) < 5
     assert len(list(found)) == 299
     assert max(kept) <= 1
+
+
+def test_shards_of_a_glob_are_read_several_at_a_time(put, monkeypatch):
+    uris = [put(shard([(f"{i}.png", picture(i))]), f"{i}.tar") for i in range(9)]
+    together = threading.Barrier(3, timeout=60)  # none of the nine goes on before three have come
+
+    def watched(uri):
+        together.wait()
+        return members(uri)
+
+    monkeypatch.setattr(tars, "members", watched)
+    rows = list(list_images([uris[0].replace("0.tar", "*.tar")]))
+    assert values(rows) == list(range(9))
+
+
+def test_shards_are_not_read_any_more_when_nobody_wants_them(put):
+    uris = [put(shard([(f"{i}.png", b"x") for i in range(3)]), f"{n}.tar") for n in range(9)]
+    taken = []
+    some = listed_ahead((taken.append(uri) or uri, uri) for uri in uris)
+    assert next(some)[1].num_repeated == 0
+    some.close()
+    assert len(taken) < 9
+    assert not [thread for thread in threading.enumerate() if "ganad-shards" in thread.name]
 
 
 def refused(uri):

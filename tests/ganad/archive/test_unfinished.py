@@ -129,29 +129,70 @@ def test_what_has_finished_is_not_taken_for_begun(photos, tmp_path, monkeypatch)
     assert NAME not in storage.list_names(out)
 
 
-def test_several_sources_are_announced_at_their_end(photos, tmp_path):
-    out = str(tmp_path / "manifest")
-    sources = [photos("1.png", "2.png", "3.png", "4.png", folder=name) for name in ("a", "b")]
-    told, listed = [], []
+def announced(sources, out, **options):
+    """Lists, and returns the manifest and after how many images each part was announced."""
+    after, listed = [], []
     manifest = write_manifest(
-        sources,
-        out,
-        on_part=lambda part: told.append((part, len(listed))),
-        progress=listed.append,
+        sources, out, on_part=lambda _: after.append(max(listed)), progress=listed.append, **options
     )
-    assert [part for part, _ in told] == list(manifest.parts)
-    assert {num for _, num in told} == {len(listed)}
+    assert len(after) == len(manifest.parts)
+    return manifest, after
+
+
+def shard(path, *members):
+    with tarfile.open(path, "w") as tar:
+        for name in members:
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            tar.addfile(info, io.BytesIO(b"x"))
+    return str(path)
+
+
+def test_several_sources_are_announced_as_they_come(photos, tmp_path):
+    sources = [photos("1.png", "2.png", "3.png", "4.png", folder=name) for name in ("a", "b")]
+    manifest, after = announced(sources, str(tmp_path / "manifest"))
+    assert after == [3, 6, 8]
+    assert names(manifest) == [f"{number}.png" for number in (1, 2, 3, 4)] * 2
+
+
+def test_sources_that_overlap_are_announced_at_their_end(photos, tmp_path):
+    sources = [photos("a/1.png", "a/2.png", "b/3.png", "b/4.png"), photos() + "/b"]
+    manifest, after = announced(sources, str(tmp_path / "manifest"))
+    assert after == [6, 6]
+    assert names(manifest) == ["a/1.png", "a/2.png", "b/3.png", "b/4.png"]
+    assert manifest.merged == 2
+
+
+def test_shards_are_announced_as_they_come(tmp_path):
+    for number in (1, 2):
+        shard(tmp_path / f"{number}.tar", "a.png", "b.png", "c.png")
+    manifest, after = announced([f"{tmp_path}/*.tar"], str(tmp_path / "manifest"))
+    assert after == [3, 6]
+    assert names(manifest) == [f"{n}.tar#{name}.png" for n in (1, 2) for name in "abc"]
+
+
+def test_members_with_labels_wait_for_all_labels_unless_the_user_says_what_they_mean(tmp_path):
+    shard(tmp_path / "1.tar", "plain.png", "dent/a.png", "dent/b.png", "dent/c.png")
+    shard(tmp_path / "2.tar", "good/d.png", "e.png", "f.png")
+    manifest, after = announced([f"{tmp_path}/*.tar"], str(tmp_path / "waits"))
+    assert after == [7, 7, 7]
+    facts = {row["member"]: row["abnormal"] for row in manifest.table().to_pylist()}
+    assert [facts[name] for name in ("plain.png", "dent/a.png", "good/d.png")] == [
+        None,
+        True,
+        False,
+    ]
+    assert names(manifest)[:3] == ["1.tar#plain.png", "2.tar#e.png", "2.tar#f.png"]
+    manifest, after = announced([f"{tmp_path}/*.tar"], str(tmp_path / "told"), abnormal=["dent"])
+    assert after == [3, 6, 7]
+    assert {row["member"]: row["abnormal"] for row in manifest.table().to_pylist()} == facts
 
 
 def test_a_shard_may_be_cut_off_too(tmp_path):
-    shard, out = str(tmp_path / "shard.tar"), str(tmp_path / "manifest")
-    with tarfile.open(shard, "w") as tar:
-        for number in range(7):
-            info = tarfile.TarInfo(f"{number}.png")
-            info.size = 1
-            tar.addfile(info, io.BytesIO(b"x"))
-    kept = cut_off(shard, out, 2)
-    manifest = write_manifest([shard], out, refresh=True)
+    out = str(tmp_path / "manifest")
+    source = shard(tmp_path / "shard.tar", *(f"{number}.png" for number in range(7)))
+    kept = cut_off(source, out, 2)
+    manifest = write_manifest([source], out, refresh=True)
     assert list(manifest.parts[:2]) == kept
     assert names(manifest) == [f"shard.tar#{number}.png" for number in range(7)]
 
