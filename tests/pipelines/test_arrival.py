@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ganad.archive import listing, parts
+from ganad.archive import listing, parts, tars
 from ganad.archive.manifest import Part, is_manifest, open_manifest
 from ganad.errors import ArchiveError, Mismatch
 from ganad.table import ScoreTable
@@ -124,6 +125,37 @@ def test_scoring_begins_before_the_listing_ends(
     assert (
         score([model], [str(archive)], str(table), gpu=False)["timings"]["images_scored_now"] == 0
     )
+
+
+def test_shards_are_scored_before_all_are_listed(
+    model: str,
+    archive: Path,
+    tmp_path: Path,
+    small_parts: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = sorted(archive.rglob("*.png"))
+    (tmp_path / "shards").mkdir()
+    for number in range(8):
+        with tarfile.open(tmp_path / "shards" / f"{number}.tar", "w") as tar:
+            for image in images[number::8]:
+                tar.add(image, f"{image.parent.name}-{image.name}")
+    table, seen = tmp_path / "table", []
+    members = tars.members
+
+    def waits(uri: str) -> Iterator[Any]:
+        deadline = time.monotonic() + 300
+        while uri.endswith("/7.tar") and not files(table) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if uri.endswith("/7.tar"):
+            seen.append(len(files(table)))
+        return members(uri)
+
+    monkeypatch.setattr(tars, "members", waits)
+    result = score([model], [f"{tmp_path}/shards/*.tar"], str(table), gpu=False)
+    assert seen[0] >= 1
+    (count,) = result["counts"].values()
+    assert (count["in"], count["distinct"], count["failed"]) == (len(images), len(images), 0)
 
 
 def test_a_small_archive_is_listed_first(
