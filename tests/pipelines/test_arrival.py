@@ -139,7 +139,7 @@ def test_shards_are_scored_before_all_are_listed(
     for number in range(8):
         with tarfile.open(tmp_path / "shards" / f"{number}.tar", "w") as tar:
             for image in images[number::8]:
-                tar.add(image, f"{image.parent.name}-{image.name}")
+                tar.add(image, f"{images.index(image)}.png")
     table, seen = tmp_path / "table", []
     members = tars.members
 
