@@ -45,6 +45,8 @@ class Merge:
         self.notes: list[str] = []
         self._leave_out = False
         self._num_added = 0
+        # Of files the folders around them have told it.
+        self._open = "s.member IS NOT NULL"
         self._siblings: dict[int, set[str]] = {}
         self._database = duckdb.connect(str(folder / "merge.duckdb"))
         settings = {
@@ -95,6 +97,7 @@ class Merge:
     def add_labels(self, uri: str, lines: Iterable[CsvRow]) -> None:
         """Take the labels of a CSV instead of those of the folders. Raises ConfigError if it says
         two things of one image, or names no image that was added."""
+        self._open = "true"
         self._create("written", _CSV_SCHEMA)
         self._insert("written", (line._asdict() for line in lines), _CSV_SCHEMA)
         twice = self._one(
@@ -188,9 +191,10 @@ class Merge:
     def batches(self, sources: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """The rows as SCHEMA has them, after judge. Raises ArchiveError if an image came with two
         labels. sources: as typed, by number."""
-        self._database.execute("""
+        self._database.execute(f"""
             CREATE TABLE judged AS
-            SELECT s.* REPLACE (coalesce(s.abnormal, v.verdict) AS abnormal)
+            SELECT s.* REPLACE (
+                coalesce(s.abnormal, CASE WHEN {self._open} THEN v.verdict END) AS abnormal)
             FROM staged s LEFT JOIN verdicts v USING (source, label);
             CREATE TABLE repeated AS
             SELECT image_id FROM judged GROUP BY image_id HAVING count(*) > 1""")
