@@ -221,21 +221,14 @@ class Trainer:
             if self.ranks.num > 1:
                 loss = loss * self.ranks.share
             # Only these parameters get a gradient, whatever else the loss has passed through.
-            gradients = [
-                _laid_like(parameter, gradient)
-                for parameter, gradient in zip(
-                    parameters,
-                    torch.autograd.grad(loss, parameters, retain_graph=True),
-                    strict=True,
-                )
-            ]
+            given = torch.autograd.grad(loss, parameters, retain_graph=True)
+            gradients = list(map(_laid_like, parameters, given))
             if self.ranks.num > 1:
                 # One reduction per update. DistributedDataParallel would want one forward per
                 # backward and a wrapper per network; a flat sum has no such conditions.
-                given = [_as_in_memory(gradient) for gradient in gradients]
-                flat = self._flat.get(name)
-                # Kept from step to step: fresh memory costs more than what is written to it.
-                flat = self._flat[name] = torch.cat(given, out=flat)
+                # Its memory is kept from step to step: fresh memory costs more than the sum.
+                flat = torch.cat([*map(_as_in_memory, gradients)], out=self._flat.get(name))
+                self._flat[name] = flat
                 dist.all_reduce(flat)
                 pieces = flat.split([gradient.numel() for gradient in gradients])
                 gradients = [

@@ -20,29 +20,29 @@ class Plan:
     def __init__(self, table: str, ids: Sequence[str], again: bool) -> None:
         self._done = _done(table, ids)
         self._failed = _with_errors(table) & self._done if again and self._done else set()
-        self._units: list[Unit] = []
-        self._missing: list[Unit] = []
+        self._num_units = self._num_missing = self._num_again = 0
+        self.num_images_before = 0
+        """Images that were scored at the beginning and stay as they are."""
 
     def add(self, parts: Sequence[Part], rows_per_unit: int) -> list[Unit]:
         """Cut the parts that come behind those of before; returns which units are missing."""
-        fresh = cut(parts, rows_per_unit, len(self._units))
+        fresh = cut(parts, rows_per_unit, self._num_units)
         missing = [
             unit for unit in fresh if unit.number not in self._done or unit.number in self._failed
         ]
-        self._units += fresh
-        self._missing += missing
+        self._num_units += len(fresh)
+        self._num_missing += len(missing)
+        self._num_again += sum(unit.number in self._failed for unit in missing)
+        # Counted as they come: an archive of a billion images has thousands of rounds.
+        self.num_images_before += sum(unit.num for unit in fresh)
+        self.num_images_before -= sum(unit.num for unit in missing)
         return missing
-
-    @property
-    def num_images_before(self) -> int:
-        """Images that were scored at the beginning and stay as they are."""
-        return sum(unit.num for unit in self._units) - sum(unit.num for unit in self._missing)
 
     def facts(self) -> dict[str, int]:
         """Numbers of units, for run.json."""
         return {
-            "parts_done_before": len(self._units) - len(self._missing),
-            "parts_scored_again": sum(unit.number in self._failed for unit in self._missing),
+            "parts_done_before": self._num_units - self._num_missing,
+            "parts_scored_again": self._num_again,
         }
 
 

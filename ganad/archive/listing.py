@@ -208,10 +208,10 @@ class Listing:
                 "column": file.column,
             }
 
-    def _shard(self, uri: str, listed: Listed) -> Iterator[Row]:
+    def _shard(self, uri: str, found: Listed) -> Iterator[Row]:
         shard = uri.rpartition("/")[2]
-        self.num_repeated += listed.num_repeated
-        for member in listed.members:
+        self.num_repeated += found.num_repeated
+        for member in found.members:
             names = [name for name in member.name.split("/") if name not in ("", ".")]
             if not names or any(map(is_hidden, names)) or GROUND_TRUTH in names[:-1]:
                 continue
