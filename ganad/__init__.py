@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ganad.errors import GanadError
-    from ganad.fitting import fit
     from ganad.model import Model, load
+    from ganad.training.fit import fit
 
 __all__ = ["GanadError", "Model", "__version__", "fit", "load"]
 __version__ = "0.1.0"
 
-_HOMES = {"GanadError": "errors", "Model": "model", "fit": "fitting", "load": "model"}
+_HOMES = {"GanadError": "errors", "Model": "model", "fit": "training.fit", "load": "model"}
 
 
 def __getattr__(name: str) -> Any:

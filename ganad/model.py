@@ -25,14 +25,14 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from ganad import __version__
-from ganad.archive import storage
-from ganad.archive.decode import Decoded, Preprocessing
-from ganad.archive.patience import why
 from ganad.calibration import Calibration
 from ganad.detectors import configure, find
 from ganad.detectors.base import Detector
 from ganad.errors import ArchiveError, GanadError, ModelError
-from ganad.inputs import decoded_batches
+from ganad.images.decode import Decoded, Preprocessing
+from ganad.images.inputs import decoded_batches
+from ganad.storage import files as storage
+from ganad.storage.retry import why
 
 FORMAT = 1
 VERSIONED = ("torch", "timm", "numpy", "pillow", "pyarrow", "scikit-learn")
@@ -155,7 +155,7 @@ class Model:
     def score_decoded(
         self, decoded: Sequence[Decoded], ids: Sequence[str], maps: bool = False
     ) -> ImageScores:
-        """Score images that ganad.archive.decode has decoded for this model's preprocessing."""
+        """Score images that ganad.images.decode has decoded for this model's preprocessing."""
         good = [i for i, one in enumerate(decoded) if one.image is not None]
         score = np.full(len(decoded), np.nan)
         terms: dict[str, np.ndarray] = {}

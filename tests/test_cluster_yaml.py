@@ -12,7 +12,7 @@ import yaml
 from packaging.version import Version
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from pipelines.__main__ import main
+from pipelines.cli.app import main
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "cluster.yaml").read_text()
@@ -114,9 +114,9 @@ def test_every_node_asks_for_the_token_and_has_it(name):
 
 def test_every_spot_machine_waits_for_its_notice():
     commands = CLUSTERS["aws"]["worker_start_ray_commands"]
-    (watch,) = (command for command in commands if "pipelines.reclaim" in command)
-    assert re.search(r"nohup python -m pipelines\.reclaim .*&$", watch)
-    assert (ROOT / "pipelines" / "reclaim.py").is_file()
+    (watch,) = (command for command in commands if "pipelines.cluster.reclaim" in command)
+    assert re.search(r"nohup python -m pipelines\.cluster\.reclaim .*&$", watch)
+    assert (ROOT / "pipelines" / "cluster" / "reclaim.py").is_file()
 
 
 def test_the_commands_in_its_heading_are_ganads():

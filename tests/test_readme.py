@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.__main__ import app
+from pipelines.cli.app import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -40,7 +40,7 @@ def test_every_command_is_in_the_readme() -> None:
 
 def test_every_flag_in_the_readme_exists() -> None:
     folder = Path(__file__).parents[1] / "pipelines"
-    source = "".join(path.read_text() for path in sorted(folder.glob("*.py")))
+    source = "".join(path.read_text() for path in sorted(folder.rglob("*.py")))
     own = re.sub(r"(?m)^ray .*$", "", README)  # commands of Ray have flags of their own
     for flag in set(re.findall(r"(--[a-z][a-z-]+)", own)) - {"--help"}:
         words = flag.removeprefix("--").replace("-", "_")

@@ -8,9 +8,9 @@ import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ganad.archive import storage
 from ganad.archive.layout import has_normal, is_normal
 from ganad.errors import ConfigError
+from ganad.storage import files as storage
 
 KEY_COLUMNS = ("path", "uri", "name")
 _COLUMNS = "path (or uri or name), label, and perhaps abnormal, mask and split"

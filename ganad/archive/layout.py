@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from ganad.archive import storage
 from ganad.archive.walk import GROUND_TRUTH
 from ganad.errors import ArchiveError
+from ganad.storage import files as storage
 
 NORMAL_NAMES = ("good", "normal", "ok")
 """Folders of these names, in any case, hold normal images, and their siblings abnormal ones."""

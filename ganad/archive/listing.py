@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import pairwise
 
-from ganad.archive import storage
 from ganad.archive.layout import Layout, Surroundings, describe_member
 from ganad.archive.parquets import IMAGE_COLUMNS, LARGE_GROUP, is_parquet, open_images
 from ganad.archive.patterns import Pattern, is_glob, split_glob
@@ -15,6 +14,7 @@ from ganad.archive.rows import Row, image_id
 from ganad.archive.tars import COMPRESSED, Listed, compressed, listed, listed_ahead
 from ganad.archive.walk import GROUND_TRUTH, File, is_hidden, walk
 from ganad.errors import ArchiveError
+from ganad.storage import files as storage
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 _SUFFIXES_SHOWN = ", ".join(SUFFIXES)

@@ -20,23 +20,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from ganad.archive import storage
 from ganad.archive.labels import Naming, read_labels
 from ganad.archive.layout import Surroundings
 from ganad.archive.listing import Listing, are_apart
 from ganad.archive.merge import Merge
-from ganad.archive.parts import (
-    ROWS_PER_GROUP,
-    Part,
-    PartWriter,
-    batches_of,
-    read_rows,
-    read_table,
-)
+from ganad.archive.parts import ROWS_PER_GROUP, Part, PartWriter, batches_of, read_rows, read_table
 from ganad.archive.rows import SCHEMA, Row
 from ganad.archive.unfinished import NAME as UNFINISHED
 from ganad.archive.unfinished import Unfinished, read_unfinished
 from ganad.errors import ArchiveError, ConfigError, ManifestError, Mismatch
+from ganad.storage import files as storage
 
 __all__ = [
     "SCHEMA",

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ganad.archive import storage
 from ganad.errors import ArchiveError
+from ganad.storage import files as storage
 
 IMAGE_COLUMNS = ("image", "bytes", "img", "picture", "jpg", "jpeg", "png", "data", "content")
 """Looked for in this order; a file with one binary column may call it anything."""

@@ -14,9 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ganad.archive import storage
 from ganad.archive.rows import SCHEMA, Row
 from ganad.errors import ManifestError
+from ganad.storage import files as storage
 
 ROWS_PER_PART = 65_536
 ROWS_PER_GROUP = 4_096

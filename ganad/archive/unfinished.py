@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ganad.archive import storage
 from ganad.archive.parts import Part, num_rows, part_name
+from ganad.storage import files as storage
 
 NAME = "manifest.unfinished.json"
 _FORMAT = "ganad unfinished manifest 1"

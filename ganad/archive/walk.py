@@ -7,8 +7,8 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ganad.archive import storage
 from ganad.archive.patterns import Pattern
+from ganad.storage import files as storage
 
 GROUND_TRUTH = "ground_truth"
 """Folders of this name hold masks, not images to score."""

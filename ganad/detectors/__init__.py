@@ -1,10 +1,10 @@
-"""One file per method. Here: the register, and the way from typed words to a detector."""
+"""Detectors, one file per method in a folder per family. Here: the registry and typed configs."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
-from importlib import import_module
+from collections.abc import Mapping
+from pkgutil import resolve_name
 from typing import Any, get_args
 
 import torch
@@ -13,48 +13,31 @@ from pydantic import BaseModel, ValidationError
 from ganad.detectors.base import Detector, DetectorConfig
 from ganad.errors import ConfigError
 
-_CLASSES = {
-    "gaussian": "Gaussian",
-    "knn": "Knn",
-    "ocsvm": "Ocsvm",
-    "autoencoder": "Autoencoder",
-    "vae": "Vae",
-    "pixelcnn": "PixelCnn",
-    "pixelrnn": "PixelRnn",
-    "anogan": "Anogan",
-    "fanogan": "Fanogan",
-    "egbad": "Egbad",
-    "alad": "Alad",
-    "ganomaly": "Ganomaly",
-    "skip_ganomaly": "SkipGanomaly",
-    "acgan": "Acgan",
+DETECTORS = {
+    "gaussian": "statistics.gaussian:Gaussian",
+    "knn": "statistics.knn:Knn",
+    "ocsvm": "statistics.ocsvm:Ocsvm",
+    "autoencoder": "reconstruction.autoencoder:Autoencoder",
+    "vae": "reconstruction.vae:Vae",
+    "pixelcnn": "likelihood.pixelcnn:PixelCnn",
+    "pixelrnn": "likelihood.pixelrnn:PixelRnn",
+    "anogan": "gan.anogan:Anogan",
+    "fanogan": "gan.fanogan:Fanogan",
+    "egbad": "gan.egbad:Egbad",
+    "alad": "gan.alad:Alad",
+    "ganomaly": "gan.ganomaly:Ganomaly",
+    "skip_ganomaly": "gan.skip_ganomaly:SkipGanomaly",
+    "acgan": "gan.acgan:Acgan",
 }
-"""Name of a detector, which is that of its file -> its class."""
-
-
-class _Register(Mapping[str, type[Detector[Any]]]):
-    """Detectors by name. A file is imported when its detector is asked for: what some of them
-    need (timm, SciPy) takes seconds to load, and most processes work with one detector."""
-
-    def __getitem__(self, name: str) -> type[Detector[Any]]:
-        kind = _CLASSES[name]
-        found: type[Detector[Any]] = getattr(import_module(f"ganad.detectors.{name}"), kind)
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_CLASSES)
-
-    def __len__(self) -> int:
-        return len(_CLASSES)
-
-
-DETECTORS = _Register()
+"""Name of a detector -> module:class below ganad.detectors. A module is imported when its detector
+is asked for: some need timm or SciPy, which take seconds to load."""
 
 
 def find(name: str) -> type[Detector[Any]]:
     """The detector of that name; raises ConfigError with the nearest name."""
     if name in DETECTORS:
-        return DETECTORS[name]
+        detector: type[Detector[Any]] = resolve_name(f"{__name__}.{DETECTORS[name]}")
+        return detector
     near = difflib.get_close_matches(name, DETECTORS, n=1, cutoff=0.5)
     remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(DETECTORS)}"
     raise ConfigError(f"{name} is no detector: {remedy}")

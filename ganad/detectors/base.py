@@ -13,12 +13,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from ganad import patches
-from ganad.augmentation import Augment
+from ganad.batch import patches
+from ganad.batch.augment import Augment
+from ganad.batch.patches import PatchConfig
+from ganad.batch.ranks import Ranks
 from ganad.detectors.precision import Precision, data_type
 from ganad.errors import ConfigError
-from ganad.patches import PatchConfig
-from ganad.ranks import Ranks
 
 
 class DetectorConfig(BaseModel):
@@ -165,7 +165,7 @@ class Detector(nn.Module, Generic[ConfigT]):
         if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise ValueError(
                 f"{self.name} takes uint8 images of shape (n, {', '.join(map(str, expected))}), "
-                f"got {images.dtype} {tuple(images.shape)}: decode them with ganad.archive.decode"
+                f"got {images.dtype} {tuple(images.shape)}: decode them with ganad.images.decode"
             )
         images = images.to(self.device).contiguous(memory_format=torch.channels_last)
         return images.float().div_(127.5).sub_(1.0)

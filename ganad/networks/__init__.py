@@ -1,1 +1,1 @@
-"""Shared parts of the detectors: encoders, generators, initialisation. No losses here."""
+"""Networks that several detectors share: encoders, generators, initialisation. No losses."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ganad.archive import storage
-from ganad.report.page import Page, Provider, gather
 from ganad.report.rendering import render as render_template
-from ganad.report.training import write_training_page
-from ganad.rescore import map_provider
-from ganad.table import ScoreTable
+from ganad.report.score_page import Page, Provider, gather
+from ganad.report.training_page import write_training_page
+from ganad.scores.refetch import map_provider
+from ganad.scores.table import ScoreTable
+from ganad.storage import files as storage
 
 __all__ = ["write_report", "write_training_page"]
 
@@ -33,4 +33,4 @@ def write_report(
 
 def render(page: Page) -> str:
     """The page as HTML. Everything that comes from outside is escaped."""
-    return render_template("template.html.j2", page)
+    return render_template("score_page.html.j2", page)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from ganad.report.charts import Histogram, Uniformity
-from ganad.sql import Session
+from ganad.scores.sql import Session
 
 ALPHAS = (0.05, 0.01, 0.001)
 _BINS, _FEW_BINS, _FEW = 56, 28, 300

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ganad.archive.decode import Decoded, Preprocessing
 from ganad.errors import ArchiveError
-from ganad.evaluation import read_mask
+from ganad.images.decode import Decoded, Preprocessing
 from ganad.report import pictures
-from ganad.rescore import MapImages, fetch
-from ganad.sql import Session
-from ganad.table import ScoreTable
+from ganad.scores.evaluation import read_mask
+from ganad.scores.refetch import MapImages, fetch
+from ganad.scores.sql import Session
+from ganad.scores.table import ScoreTable
 
 NUM_TYPICAL = 6
 _COLUMNS = (

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from pipelines.train import train
+from pipelines.train.run import train
 from tests.pipelines.small_model import SMALL
 
 START_S = 120

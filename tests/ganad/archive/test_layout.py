@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ganad.archive import storage
 from ganad.archive.listing import list_images
+from ganad.storage import files as storage
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from itertools import islice
 
 import pytest
 
-from ganad.archive import storage
 from ganad.archive.listing import list_images
 from ganad.errors import ArchiveError
+from ganad.storage import files as storage
 
 
 @pytest.fixture

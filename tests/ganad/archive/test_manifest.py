@@ -6,15 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ganad.archive import parts, storage
-from ganad.archive.manifest import (
-    SCHEMA,
-    is_manifest,
-    open_manifest,
-    read_rows,
-    write_manifest,
-)
+from ganad.archive import parts
+from ganad.archive.manifest import SCHEMA, is_manifest, open_manifest, read_rows, write_manifest
 from ganad.errors import ArchiveError, ConfigError, ManifestError, Mismatch
+from ganad.storage import files as storage
 
 
 def names(manifest):

@@ -10,13 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ganad.archive import load, parquets, patience, storage
-from ganad.archive.decode import Preprocessing
+from ganad.archive import parquets
 from ganad.archive.listing import list_images
-from ganad.archive.load import load_images
 from ganad.archive.manifest import write_manifest
 from ganad.archive.parquets import read_cells
 from ganad.errors import ArchiveError, Outage
+from ganad.images import load
+from ganad.images.decode import Preprocessing
+from ganad.images.load import load_images
+from ganad.storage import files as storage
+from ganad.storage import retry as patience
 
 GREY = Preprocessing(image_size=4, channels=1)
 

@@ -5,9 +5,9 @@ import tarfile
 
 import pytest
 
-from ganad.archive import storage
 from ganad.archive.manifest import is_manifest, open_manifest, write_manifest
 from ganad.errors import ArchiveError, Mismatch
+from ganad.storage import files as storage
 
 
 def names(manifest):

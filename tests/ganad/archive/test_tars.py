@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from ganad.archive import tars
-from ganad.archive.decode import Preprocessing
 from ganad.archive.layout import Surroundings
 from ganad.archive.listing import Listing, list_images
-from ganad.archive.load import load_images
 from ganad.archive.manifest import write_manifest
 from ganad.archive.tars import listed_ahead, members
 from ganad.errors import ArchiveError
+from ganad.images.decode import Preprocessing
+from ganad.images.load import load_images
 
 
 def picture(value):

@@ -6,10 +6,11 @@ import tarfile
 import pytest
 
 from ganad.archive import manifest as manifest_module
-from ganad.archive import parts, storage
+from ganad.archive import parts
 from ganad.archive.manifest import is_manifest, open_manifest, write_manifest
 from ganad.archive.unfinished import NAME
 from ganad.errors import ArchiveError, ManifestError, Mismatch
+from ganad.storage import files as storage
 
 
 class Killed(BaseException):

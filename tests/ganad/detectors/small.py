@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ganad.detectors import DETECTORS, configure, create
+from ganad.detectors import DETECTORS, configure, create, find
 from ganad.detectors.base import Detector, GradientDetector
 
 BACKBONE = {"name": "resnet18", "weights": "random"}
@@ -25,7 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "knn": {"backbone": BACKBONE, "k": 2},
     "ocsvm": {"backbone": BACKBONE},
 }
-GRADIENT = [name for name, kind in DETECTORS.items() if issubclass(kind, GradientDetector)]
+GRADIENT = [name for name in DETECTORS if issubclass(find(name), GradientDetector)]
 
 
 def small(name: str, **keys: Any) -> Detector[Any]:

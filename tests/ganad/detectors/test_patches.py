@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from ganad import fit
+from ganad.batch.patches import PatchConfig, cut, stitch
 from ganad.detectors import DETECTORS, configure
 from ganad.detectors.base import Detector, GradientDetector, StatisticsDetector
 from ganad.errors import ConfigError
-from ganad.patches import PatchConfig, cut, stitch
-from ganad.training import Trainer
+from ganad.training.trainer import Trainer
 from tests.ganad.detectors.small import GRADIENT, InMemory, random_images, small
 
 WHOLE, SIDE = 80, 32

@@ -9,7 +9,7 @@ import torch
 
 from ganad.detectors import DETECTORS
 from ganad.detectors.base import GradientDetector
-from ganad.training import Trainer
+from ganad.training.trainer import Trainer
 from tests.ganad.detectors.small import GRADIENT, SMALL, InMemory, random_images, small
 
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ganad.detectors.gan import alad_networks as alad
 from ganad.errors import ConfigError
-from ganad.networks import alad, bigan
+from ganad.networks import bigan
 
 
 def num_parameters(network: nn.Module) -> int:

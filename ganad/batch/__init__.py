@@ -1,0 +1,1 @@
+"""What happens to a batch of images: ranks, shared batch norms, augmentation, patches."""

@@ -1,0 +1,227 @@
+"""AnoGAN (Schlegl, Seeböck, Waldstein, Schmidt-Erfurth, Langs: "Unsupervised Anomaly Detection with
+Generative Adversarial Networks to Guide Marker Discovery", IPMI 2017).
+
+A DCGAN learns normal images; scoring searches the z whose image is nearest to x.
+
+    R(z) = Σ |x − G(z)|,  Df(z) = Σ |f(x) − f(G(z))|,  A(x) = (1 − λ)·R(z*) + λ·Df(z*)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator, model_validator
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+from ganad import losses
+from ganad.detectors.base import Scores, Step
+from ganad.detectors.gan.game import AdversarialConfig, AdversarialDetector
+from ganad.detectors.gan.latent_search import Found, LatentSearch, SearchOptions
+from ganad.detectors.precision import data_type
+from ganad.errors import ConfigError
+from ganad.networks.dcgan import check_size
+from ganad.networks.generator import Generator, opponent
+from ganad.networks.resnet import (
+    LatentRange,
+    ResnetCritic,
+    ResnetEncoder,
+    ResnetGenerator,
+    check_resnet_size,
+)
+from ganad.storage import files as storage
+
+QUEUE = 8
+"""Images taken at a time, in units of search_batch: enough to keep the slots full."""
+
+
+class AnoganConfig(AdversarialConfig):
+    """Defaults: DCGAN's training, and the search of EGBAD's authors, who repeated AnoGAN."""
+
+    epochs: int = Field(default=20, ge=1)
+    search_steps: int = Field(default=500, ge=1)
+    """Γ, steps of the search."""
+    search_rate: float = Field(default=1e-2, gt=0)
+    """Adam's step size of the search: a tenth of it from 40 % of the steps on, a twentieth from
+    60 % on."""
+    feature_share: float = Field(default=0.1, ge=0, le=1)
+    """λ, the share of the feature term."""
+    reduction: Literal["sum", "mean"] = "sum"
+    """Of |differences| over pixels and features (paper: sum)."""
+    restarts: int = Field(default=1, ge=1)
+    """Searches for each image, from starts of their own; the lowest score counts."""
+    tolerance: float = Field(default=0.0, ge=0, lt=1)
+    """A search ends when 50 steps have lowered its loss by less than this share; 0 = never."""
+    keep: Literal["last", "best"] = "last"
+    """The z that is scored: that of the last step (paper), or that of the lowest loss."""
+    prior: float = Field(default=0.0, ge=0)
+    """ρ: adds ρ‖z‖² to the loss of the search, not to the score."""
+    search_batch: int = Field(default=32, ge=1)
+    """Images searched at once. Fixed, for a score depends on it in its last bits."""
+    warm_start: str | None = None
+    """Folder of a saved f-AnoGAN. Its G, D and E are taken instead of training, and the search
+    starts at E(x). image_size (or patch.size), channels, latent, width and latent_range must be as
+    there."""
+    latent_range: LatentRange = "tanh"
+    """Of the warm start's E."""
+
+    @field_validator("warm_start")
+    @classmethod
+    def _make_absolute(cls, folder: str | None) -> str | None:
+        # Workers elsewhere have another working directory.
+        return None if folder is None else storage.absolute(folder)
+
+    @model_validator(mode="after")
+    def _check_size(self) -> AnoganConfig:
+        if self.warm_start is None:
+            check_size(self.input_size, self.input_key)
+        else:
+            check_resnet_size(self.input_size, self.input_key)
+        return self
+
+
+class Anogan(AdversarialDetector[AnoganConfig]):
+    name = "anogan"
+    summary = "GAN of normal images; score = distance to the nearest image that it can generate"
+    paper = "Schlegl et al., AnoGAN, IPMI 2017"
+    good_at = "small aligned patches, where normal images vary in few ways; clear residual maps"
+    bad_at = "speed: hundreds of steps for each image; plain or blank images score low"
+    Config = AnoganConfig
+    num_validated = 8  # each is a whole search
+
+    def __init__(self, config: AnoganConfig, load_weights: bool = True) -> None:
+        super().__init__(config)
+        shape = (config.input_size, config.channels, config.width)
+        self.encoder: nn.Module | None = None
+        if config.warm_start is None:
+            self.generator = Generator(*shape, config.latent)
+        else:
+            self.generator = ResnetGenerator(*shape, config.latent)
+            self.encoder = ResnetEncoder(*shape, config.latent, config.latent_range)
+        self.discriminator = self.new_discriminator()
+        if config.warm_start is not None and load_weights:
+            self._take(config.warm_start)
+
+    @classmethod
+    def from_saved(cls, config: AnoganConfig) -> Self:
+        """Without the f-AnoGAN that the weights came from: they are part of the state."""
+        return cls(config, load_weights=False)
+
+    def new_discriminator(self) -> nn.Module:
+        config = self.config
+        shape = (config.input_size, config.channels, config.width)
+        if config.warm_start is not None:
+            return ResnetCritic(*shape)
+        return opponent(*shape, layer_norm=config.adversarial == "wgan-gp")
+
+    def _take(self, folder: str) -> None:
+        """Load the networks of a saved f-AnoGAN; raises ConfigError if they do not fit."""
+        card = storage.join(folder, "model.json")
+        info = storage.read_json(card) if storage.exists(card) else {}
+        if info.get("detector") != "fanogan":
+            raise ConfigError(
+                f"warm_start={folder} is no saved fanogan: give the folder of a model that "
+                f"ganad train fanogan wrote"
+            )
+        theirs = dict(info["config"])
+        theirs["input_size"] = (theirs["patch"] or {}).get("size", theirs["image_size"])
+        for key in ("input_size", "channels", "latent", "width", "latent_range"):
+            mine, name = getattr(self.config, key), key
+            if key == "input_size":
+                name = self.config.input_key
+            if mine != theirs[key]:
+                raise ConfigError(
+                    f"{name}={mine} differs from warm_start: set {name} to {theirs[key]}"
+                )
+        weights = load_tensors(storage.read_bytes(storage.join(folder, "model.safetensors")))
+        missing, _ = self.load_state_dict(weights, strict=False)
+        assert not {key for key in missing if "." in key}, missing
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        if self.encoder is not None:
+            return {}
+        return {
+            "generator": self.adam(self.generator),
+            "discriminator": self.adam(self.discriminator),
+        }
+
+    def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
+        if self.encoder is None:
+            return self.play(images, step, step.total)
+        if step.number == 0:
+            step.event("nothing is trained: the networks are those of warm_start; use epochs=1")
+        return {}
+
+    def search(self, images: Tensor, ids: Sequence[str]) -> Found:
+        """The nearest G(z) to each prepared image; ids seed the starts."""
+        config = self.config
+        options = SearchOptions(
+            steps=config.search_steps,
+            rate=config.search_rate,
+            feature_share=config.feature_share,
+            reduction=config.reduction,
+            prior=config.prior,
+            tolerance=config.tolerance,
+            keep=config.keep,
+            slots=config.search_batch,
+            dtype=data_type(config.precision, self.device),
+        )
+        features = self.discriminator.features
+        assert isinstance(features, nn.Module)
+        starts = self.starts(ids).to(self.device)
+        if self.encoder is not None:
+            starts[:, 0] = self._encode(images)
+        return LatentSearch(self.generator, features, options).run(images, starts)
+
+    def starts(self, ids: Sequence[str]) -> Tensor:
+        """z₀ ~ N(0, I) for each restart, (n, restarts, latent), from (config.seed, id) alone."""
+        shape = (self.config.restarts, self.config.latent)
+        drawn = []
+        for name in ids:
+            digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+            generator = np.random.default_rng([self.config.seed, int.from_bytes(digest)])
+            drawn.append(generator.standard_normal(shape, dtype=np.float32))
+        return torch.from_numpy(np.stack(drawn))
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """E(x), in batches of one shape."""
+        assert self.encoder is not None
+        size, codes = self.config.search_batch, []
+        for batch in images.split(size):
+            padded = torch.cat([batch, batch[-1:].expand(size - len(batch), -1, -1, -1)])
+            codes.append(self.encoder(padded)[: len(batch)])
+        return torch.cat(codes)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        return self.search(images, [""] * len(images)).images
+
+    def score_inputs(
+        self, images: Tensor, ids: Sequence[str] | None = None, maps: bool = False
+    ) -> Scores:
+        names = list(ids) if ids is not None else [""] * len(images)
+        size = QUEUE * self.config.search_batch  # the search itself keeps its batches' shape
+        with self.scoring():
+            return Scores.concatenate(
+                [
+                    self.score_batch(
+                        images[start : start + size], names[start : start + size], maps
+                    )
+                    for start in range(0, len(images), size)
+                ]
+            )
+
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+        x = self.prepare(images)
+        found = self.search(x, ids)
+        return Scores(
+            found.loss.double().cpu().numpy(),
+            {
+                "residual": found.residual.double().cpu().numpy(),
+                "discrimination": found.discrimination.double().cpu().numpy(),
+            },
+            losses.absolute_map(x, found.images).cpu().numpy() if maps else None,
+        )

@@ -1,0 +1,153 @@
+"""EGBAD (Zenati, Foo, Lecouat, Manek, Chandrasekhar: "Efficient GAN-Based Anomaly Detection",
+ICLR workshop 2018): a BiGAN whose encoder is learned together with its generator.
+
+    L_D = CE(D(x, E(x)), 1) + CE(D(G(z), z), 0),  L_G = CE(D(G(z), z), 1),  L_E = CE(D(x, E(x)), 0)
+    A(x) = α‖x − G(E(x))‖_1 + (1 − α)·L_D(x)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ganad import losses, losses_bigan
+from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
+from ganad.detectors.collapse import redraw_if_collapsed, report_if_useless
+from ganad.networks import bigan
+from ganad.networks.average import Average
+
+
+class EgbadConfig(GradientConfig):
+    """Defaults: the authors' code for MNIST, at 64 pixels (theirs are 28)."""
+
+    epochs: int = Field(default=100, ge=1)
+    """Passes over the training images; the code leaves them to its user."""
+    batch_size: int = Field(default=100, ge=1)
+    """Images per step over all workers together."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """Of the three optimisers."""
+    latent: int = Field(default=200, ge=1)
+    """Width of the code z."""
+    width: int = Field(default=32, ge=1)
+    """Channels of the encoder's first convolution; the discriminator has twice as many."""
+    features: int = Field(default=1024, ge=2)
+    """Width of the fully connected layers: of D's features, and of G's first layer."""
+    beta1: float = Field(default=0.5, ge=0, lt=1)
+    """Adam's β₁; β₂ is 0.999."""
+    average_decay: float = Field(default=0.999, ge=0, lt=1)
+    """Of the moving average of all weights, which is what scores."""
+    alpha: float = Field(default=0.9, ge=0, le=1)
+    """Weight of the reconstruction in the score."""
+    score: Literal["fm", "cross_entropy", "cross_entropy_code"] = "fm"
+    """L_D(x) = ‖f(x, E(x)) − f(G(E(x)), E(x))‖_1 with D's features f; CE(D(x, E(x)), 1), the
+    paper's; or CE(D(G(E(x)), E(x)), 1), the code's."""
+
+    @model_validator(mode="after")
+    def _check_size(self) -> EgbadConfig:
+        bigan.check_bigan_size(self.input_size, self.input_key)
+        return self
+
+
+class Egbad(GradientDetector[EgbadConfig]):
+    name = "egbad"
+    summary = "BiGAN; score = reconstruction error and distance of the discriminator's features"
+    paper = "Zenati et al., Efficient GAN-Based Anomaly Detection, ICLR workshop 2018"
+    good_at = "global changes of content, with one forward pass per image"
+    bad_at = "small defects: its reconstruction is often another image of the same kind"
+    Config = EgbadConfig
+    num_resets: Tensor
+    """How often the discriminator was drawn anew."""
+
+    def __init__(self, config: EgbadConfig) -> None:
+        super().__init__(config)
+        shape = (config.input_size, config.channels, config.width, config.latent)
+        self.encoder = bigan.encoder(*shape)
+        self.generator = bigan.generator(*shape, config.features)
+        self.discriminator = bigan.JointDiscriminator(*shape, config.features)
+        bigan.normal_init(self, bigan.STD)
+        self.average_encoder = Average(self.encoder, config.average_decay)
+        self.average_generator = Average(self.generator, config.average_decay)
+        self.average_discriminator = Average(self.discriminator, config.average_decay)
+        self.register_buffer("num_resets", torch.zeros((), dtype=torch.long))
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        rate, betas = self.config.learning_rate, (self.config.beta1, 0.999)
+        return {
+            name: torch.optim.Adam(network.parameters(), lr=rate, betas=betas)
+            for name, network in (
+                ("discriminator", self.discriminator),
+                ("generator", self.generator),
+                ("encoder", self.encoder),
+            )
+        }
+
+    def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
+        """The authors draw a batch and noise for D, and others for G and E; here one of each
+        serves both, which halves the passes through G and E."""
+        z = step.ranks.normal(len(images), self.config.latent, device=images.device)
+        z_of_x = self.encoder(images)
+        x_of_z = self.generator(z)
+
+        real_logit, _ = self.discriminator(images, z_of_x.detach())
+        fake_logit, _ = self.discriminator(x_of_z.detach(), z)
+        discriminator_loss = losses_bigan.discriminator(real_logit, fake_logit)
+        step.update("discriminator", discriminator_loss)
+
+        # D has moved: G and E answer to the new one. Neither loss passes through the other's
+        # network, so that the first update does not spoil the graph of the second.
+        real_logit, _ = self.discriminator(images, z_of_x)
+        fake_logit, _ = self.discriminator(x_of_z, z)
+        generator_loss = losses_bigan.called_real(fake_logit)
+        encoder_loss = losses_bigan.called_fake(real_logit)
+        step.update("generator", generator_loss)
+        step.update("encoder", encoder_loss)
+
+        redraw_if_collapsed(
+            self,
+            self.discriminator,
+            discriminator_loss,
+            step,
+            lambda d: bigan.normal_init(d, bigan.STD),
+        )
+        self.average_encoder.update(self.encoder, step.number)
+        self.average_generator.update(self.generator, step.number)
+        self.average_discriminator.update(self.discriminator, step.number)
+        if step.number + 1 == step.total:
+            with torch.no_grad():
+                report_if_useless(images, self.reconstruct(images), step)
+        return {
+            "discriminator": discriminator_loss.detach(),
+            "generator": generator_loss.detach(),
+            "encoder": encoder_loss.detach(),
+        }
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        return self.average_generator(self.average_encoder(images))
+
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+        x = self.prepare(images)
+        with self.autocast():
+            z = self.average_encoder(x)
+            x_hat = self.average_generator(z)
+            real_logit, real_features = self.average_discriminator(x, z)
+            fake_logit, fake_features = self.average_discriminator(x_hat, z)
+        by_generator = losses_bigan.l1_distance(x, x_hat)
+        if self.config.score == "fm":
+            by_discriminator = losses_bigan.l1_distance(real_features, fake_features)
+        elif self.config.score == "cross_entropy":
+            by_discriminator = losses_bigan.cross_entropy(real_logit)
+        else:
+            by_discriminator = losses_bigan.cross_entropy(fake_logit)
+        score = losses_bigan.egbad_score(by_generator, by_discriminator, self.config.alpha)
+        return Scores(
+            score.cpu().numpy(),
+            {
+                "reconstruction": by_generator.cpu().numpy(),
+                "discriminator": by_discriminator.cpu().numpy(),
+            },
+            losses.absolute_map(x, x_hat).cpu().numpy() if maps else None,
+        )

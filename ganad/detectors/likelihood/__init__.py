@@ -1,0 +1,1 @@
+"""Detectors that model the likelihood of pixels."""

@@ -1,0 +1,1 @@
+"""Detectors that score by how badly they reconstruct an image."""

@@ -1,0 +1,117 @@
+"""A convolutional autoencoder (after Hinton & Salakhutdinov: "Reducing the Dimensionality of Data
+with Neural Networks", Science 2006), with GANomaly's encoder and decoder: its ablation.
+
+    x̂ = Dec(E(x)),  L = mean |x − x̂|,  A(x) = mean (x − x̂)²
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ganad import losses, losses_reconstruction
+from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
+from ganad.detectors.collapse import report_if_useless
+from ganad.networks.dcgan import check_size, decoder, encoder
+from ganad.networks.initialisation import dcgan_init
+
+Error = Literal["l1", "l2", "ssim"]
+
+
+class AutoencoderConfig(GradientConfig):
+    """Defaults: those of GANomaly where the two meet."""
+
+    latent: int = Field(default=100, ge=1)
+    """Width of the code. One that is too wide lets anomalies through unharmed."""
+    width: int = Field(default=64, ge=1)
+    """Channels after the first convolution."""
+    extra_layers: int = Field(default=0, ge=0)
+    """3×3 convolutions after the first block."""
+    loss: Error = "l1"
+    """mean |x − x̂|, mean (x − x̂)², or 1 − SSIM."""
+    score: Error = "l2"
+    """The error that is the score, and that the map shows by pixel."""
+    map_blur: float = Field(default=0.0, ge=0)
+    """σ in pixels of a Gaussian over the map; 4 suits 256-pixel images, 0 = none."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Adam's β₁; β₂ is 0.999."""
+
+    @model_validator(mode="after")
+    def _check_size(self) -> AutoencoderConfig:
+        check_size(self.input_size, self.input_key)
+        return self
+
+
+def unit(x: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 1], the range that SSIM's constants are made for."""
+    return (x.float() + 1) / 2
+
+
+def training_loss(x: Tensor, x_hat: Tensor, kind: Error) -> Tensor:
+    """The scalar error of a batch of prepared images."""
+    if kind == "l1":
+        return losses.contextual(x, x_hat)
+    if kind == "l2":
+        return losses_reconstruction.squared_error(x, x_hat)
+    return losses_reconstruction.ssim_loss(unit(x), unit(x_hat))
+
+
+def pixel_error(x: Tensor, x_hat: Tensor, kind: Error) -> Tensor:
+    """The same error at each pixel and channel: n×c×h×w."""
+    if kind == "l1":
+        return (x.float() - x_hat.float()).abs()
+    if kind == "l2":
+        return (x.float() - x_hat.float()).square()
+    return 1 - losses_reconstruction.ssim_map(unit(x), unit(x_hat))
+
+
+class Autoencoder(GradientDetector[AutoencoderConfig]):
+    name = "autoencoder"
+    summary = "encoder and decoder; score = error of the rebuilt image"
+    paper = "after Hinton & Salakhutdinov, Reducing the Dimensionality of Data, Science 2006"
+    good_at = "a first look; defects that differ from normal images in brightness or shape"
+    bad_at = "anomalies simpler than the normal images, which are rebuilt with ease, such as 1"
+    Config = AutoencoderConfig
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__(config)
+        shape = (config.input_size, config.channels, config.width, config.latent)
+        self.encoder = encoder(*shape, config.extra_layers)
+        self.decoder = decoder(*shape, config.extra_layers)
+        dcgan_init(self)
+
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        rate, betas = self.config.learning_rate, (self.config.beta1, 0.999)
+        return {"autoencoder": torch.optim.Adam(self.parameters(), lr=rate, betas=betas)}
+
+    def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
+        x_hat = self.reconstruct(images)
+        loss = training_loss(images, x_hat, self.config.loss)
+        step.update("autoencoder", loss)
+        report_if_useless(images, x_hat, step)
+        return {"reconstruction": loss.detach()}
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        return self.decoder(self.encoder(images))
+
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+        x = self.prepare(images)
+        with self.autocast():
+            x_hat = self.reconstruct(x)
+        kinds: set[Error] = {"l1", "l2", self.config.score}
+        errors = {kind: pixel_error(x, x_hat, kind) for kind in sorted(kinds)}
+        terms: dict[str, np.ndarray] = {
+            kind: error.double().flatten(1).mean(1).cpu().numpy() for kind, error in errors.items()
+        }
+        score_map = None
+        if maps:
+            by_pixel = errors[self.config.score].mean(1, keepdim=True)
+            if self.config.map_blur:
+                by_pixel = losses_reconstruction.gaussian_blur(by_pixel, self.config.map_blur)
+            score_map = by_pixel[:, 0].cpu().numpy()
+        return Scores(terms[self.config.score], terms, score_map)

@@ -1,0 +1,1 @@
+"""Detectors fitted by statistics of the features of normal images."""

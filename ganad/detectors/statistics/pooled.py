@@ -1,0 +1,177 @@
+"""What the detectors over pooled features of a frozen network have in common."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, Self, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from torch import Tensor, nn
+
+from ganad.batch.augment_fit import AugmentedFit, passes
+from ganad.detectors.base import DetectorConfig, StatisticsDetector, StatisticsT
+from ganad.detectors.precision import Precision
+from ganad.errors import TrainingError
+from ganad.features.backbone import RANDOM, FeatureExtractor, full_name, native_size
+
+CONSTANT = 1e-6
+"""Features whose spread is less than this share of their size do not vary: it is rounding."""
+
+
+class Backbone(BaseModel):
+    """The frozen network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str = "tf_efficientnet_b4.aa_in1k"
+    """As timm has it, with a tag or timm's default one."""
+    weights: str | None = None
+    """Path of a state dict (.pth, .safetensors); random = drawn from seed; left out = those of
+    the tag, from the Hugging Face hub."""
+    levels: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Stages to use, such as blocks.5; left out = all."""
+
+    @field_validator("name")
+    @classmethod
+    def _with_tag(cls, name: str) -> str:
+        return full_name(name)
+
+    @field_validator("levels", mode="before")
+    @classmethod
+    def _split(cls, levels: Any) -> Any:
+        """On a command line, a word or several with commas between them."""
+        return tuple(levels.split(",")) if isinstance(levels, str) else levels
+
+    @field_validator("weights")
+    @classmethod
+    def _absolute(cls, weights: str | None) -> str | None:
+        """Workers run in other folders than the one that the path was typed in."""
+        if weights is None or weights == RANDOM:
+            return weights
+        return os.path.abspath(os.path.expanduser(weights))
+
+
+class PooledConfig(DetectorConfig):
+    """Defaults: EfficientNet-B4, all nine levels."""
+
+    image_size: int = Field(default=380, ge=8, le=8192)
+    """Side in pixels of the square that images are resized to; left out = the network's own."""
+    precision: Precision = "float32"
+    """bfloat16 is about twice as fast. It ranks images almost, not quite, as float32 does."""
+    backbone: Backbone = Backbone()
+    augment: AugmentedFit = AugmentedFit()
+    """How training images are varied and repeated."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _native_size(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "image_size" in values:
+            return values
+        backbone = values.get("backbone", {})
+        given = backbone.model_dump() if isinstance(backbone, Backbone) else backbone
+        name = given.get("name") if isinstance(given, Mapping) else None
+        if not isinstance(name, str):  # the default network, or an error that pydantic tells
+            return values
+        return {**values, "image_size": native_size(name)}
+
+
+PooledConfigT = TypeVar("PooledConfigT", bound=PooledConfig)
+LevelT = TypeVar("LevelT", bound=nn.Module)
+
+
+class PooledDetector(
+    StatisticsDetector[PooledConfigT, StatisticsT], Generic[PooledConfigT, StatisticsT, LevelT]
+):
+    """A frozen network, and one module per level that is fitted to its pooled features."""
+
+    def __init__(self, config: PooledConfigT, load_weights: bool = True) -> None:
+        super().__init__(config)
+        backbone = config.backbone
+        self.extractor = FeatureExtractor(
+            backbone.name,
+            config.input_size,
+            backbone.levels,
+            backbone.weights,
+            config.seed,
+            load_weights,
+            size_key=config.input_key,
+        )
+        dimensions = self.extractor.dimensions.items()
+        # A module's name has no dots.
+        self.fits = nn.ModuleDict({k.replace(".", "_"): self.make_level(d) for k, d in dimensions})
+
+    @classmethod
+    def from_saved(cls, config: PooledConfigT) -> Self:
+        """Without the file or hub that the weights came from: they are part of the state."""
+        return cls(config, load_weights=False)
+
+    @abstractmethod
+    def make_level(self, dimension: int) -> LevelT:
+        """The unfitted module of a level whose vectors have that width."""
+
+    @property
+    def levels(self) -> dict[str, LevelT]:
+        """The fitted modules by level, in the order of the network."""
+        return dict(zip(self.extractor.dimensions, self.fits.values(), strict=True))  # type: ignore[arg-type]
+
+    def facts(self) -> dict[str, Any]:
+        return {"weights_digest": self.extractor.digest}
+
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """uint8 (n, c, h, w) -> pooled features, float32 (n, d) by level."""
+        prepared = self.prepare(images)
+        with torch.no_grad(), self.autocast():
+            return self.extractor(prepared)
+
+    def passes(self, images: Tensor) -> Iterator[Tensor]:
+        """uint8 training images (n, c, h, w) -> what each pass over them sees, windows if any."""
+        for varied in passes(images, self.config.augment, self.config.seed):
+            yield self.patches(varied)
+
+    def training_features(self, images: Tensor) -> Iterator[dict[str, Tensor]]:
+        """Features of consecutive batches; raises TrainingError if one is not finite.
+
+        Batches are filled up as for scoring (see scoring_batch): a fit then does not depend, in
+        the last bits, on how the training images were cut into pieces.
+        """
+        for batch, num in self._filled(images):
+            found = self.features(batch)
+            for level, vectors in found.items():
+                if not vectors.isfinite().all():
+                    raise TrainingError(
+                        f"{self.name}: the network gives training images features at {level} that "
+                        f"are not finite: set precision to float32 or use other weights"
+                    )
+            yield {level: vectors[:num] for level, vectors in found.items()}
+
+    def _filled(self, images: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """Batches of one size, and how many images of each are not there to fill it."""
+        for batch in images.split(self.scoring_batch):
+            missing = self.scoring_batch - len(batch)
+            yield torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)]), len(batch)
+
+    def refuse_few(self, num: int, what: str) -> None:
+        """Raise TrainingError if num images cannot make what."""
+        if num < 2:
+            raise TrainingError(
+                f"{self.name}: {num} training images are too few for {what}: "
+                f"give at least 2, better some hundred"
+            )
+
+    def refuse_constant(self, level: str, num: int, spread: float, size: float) -> None:
+        """Raise TrainingError if num vectors of that mean size have no spread about their mean."""
+        if not spread > CONSTANT * size:
+            raise TrainingError(
+                f"{self.name}: the features at {level} are the same for all {num} training "
+                f"images: give images that differ, or choose backbone.levels without it"
+            )
+
+    def singular(self, level: str, num: int) -> TrainingError:
+        """What to raise if the covariance of num vectors has no inverse."""
+        return TrainingError(
+            f"{self.name}: the covariance at {level} of {num} training images cannot be "
+            f"inverted, for they are too few or too alike: give more"
+        )

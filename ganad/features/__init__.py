@@ -1,0 +1,1 @@
+"""Features of frozen timm networks, and the moments of many feature vectors."""

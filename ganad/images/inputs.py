@@ -1,0 +1,95 @@
+"""Whatever a person has at hand (a folder, paths, PIL images, arrays) as decoded images."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ganad.archive.listing import list_images
+from ganad.errors import ConfigError
+from ganad.images.decode import Decoded, Preprocessing, decode
+from ganad.images.load import load_images
+
+BATCH = 256
+"""Images decoded at a time, so that a folder of any length fits into memory."""
+
+
+def decoded_batches(
+    images: Any, preprocessing: Preprocessing
+) -> Iterator[tuple[list[Decoded], list[str]]]:
+    """Yield (decoded images, their ids) in batches; raises ConfigError for other kinds of input."""
+    if isinstance(images, str | os.PathLike):
+        yield from _from_paths([os.fspath(images)], preprocessing)
+    elif isinstance(images, torch.Tensor | np.ndarray):
+        yield from _from_array(images, preprocessing)
+    elif isinstance(images, Image.Image):
+        yield [_from_pil(images, preprocessing)], ["0"]
+    elif isinstance(images, Sequence) and all(isinstance(i, str | os.PathLike) for i in images):
+        yield from _from_paths([os.fspath(one) for one in images], preprocessing)
+    elif isinstance(images, Sequence) and all(isinstance(i, Image.Image) for i in images):
+        for start in range(0, len(images), BATCH):
+            some = images[start : start + BATCH]
+            ids = [str(start + i) for i in range(len(some))]
+            yield [_from_pil(one, preprocessing) for one in some], ids
+    else:
+        raise ConfigError(
+            f"{type(images).__name__} is no kind of images: give a path, a folder, a list of paths "
+            f"or PIL images, an array or a tensor"
+        )
+
+
+def from_rows(
+    rows: Iterable[Mapping[str, Any]], preprocessing: Preprocessing
+) -> Iterator[tuple[list[Decoded], list[str]]]:
+    """Yield (decoded images, their ids) for rows of a manifest."""
+    rest = iter(rows)
+    while some := list(islice(rest, BATCH)):
+        loaded = load_images(some, [preprocessing])
+        yield [one[0] for one in loaded], [row["image_id"] for row in some]
+
+
+def _from_paths(
+    paths: list[str], preprocessing: Preprocessing
+) -> Iterator[tuple[list[Decoded], list[str]]]:
+    yield from from_rows(list_images(paths), preprocessing)
+
+
+def _from_pil(image: Image.Image, preprocessing: Preprocessing) -> Decoded:
+    # Through a lossless file: one road into the detector, whatever the image came from.
+    buffer = io.BytesIO()
+    image.save(buffer, "TIFF" if image.mode in ("CMYK", "LAB", "YCbCr", "F") else "PNG")
+    return decode(buffer.getvalue(), preprocessing)
+
+
+def _from_array(
+    images: torch.Tensor | np.ndarray, preprocessing: Preprocessing
+) -> Iterator[tuple[list[Decoded], list[str]]]:
+    array = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else images
+    if array.ndim == 3:
+        array = array[None]
+    if array.ndim != 4 or array.shape[1] not in (1, 3):
+        raise ConfigError(
+            f"{tuple(array.shape)} is no shape of images: give (n, c, h, w) with c = 1 or 3"
+        )
+    if np.issubdtype(array.dtype, np.floating):
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise ConfigError(
+                "float images outside 0..1 cannot be told apart from normalised ones: "
+                "scale them to 0..1, or give uint8 in 0..255"
+            )
+        array = np.rint(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ConfigError(f"{array.dtype} images are ambiguous: give uint8 in 0..255 or float 0..1")
+    for start in range(0, len(array), BATCH):
+        decoded = []
+        for one in array[start : start + BATCH]:
+            pixels = one[0] if one.shape[0] == 1 else one.transpose(1, 2, 0)
+            decoded.append(_from_pil(Image.fromarray(pixels), preprocessing))
+        yield decoded, [str(start + i) for i in range(len(decoded))]

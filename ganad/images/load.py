@@ -1,0 +1,164 @@
+"""Rows of a manifest -> decoded images: each file fetched once, decoded once per preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from ganad.archive.parquets import read_cells
+from ganad.errors import ArchiveError, Outage
+from ganad.images.decode import Decoded, Preprocessing, decode, failed
+from ganad.storage import files as storage
+from ganad.storage.retry import OnRetry, patiently, why
+
+BYTES_PER_PIXEL = 16
+"""A file of more bytes than this for each of max_pixels is no image, and would fill the memory."""
+UNFETCHED = "cannot be fetched"
+"""How the error of an image begins whose bytes were not to be had: it may be there later."""
+
+Row = Mapping[str, Any]
+Numbered = tuple[int, Row]
+
+
+class _Way(NamedTuple):
+    """How images are fetched and decoded, the same for all rows of a call."""
+
+    preprocessings: Sequence[Preprocessing]
+    patience_s: float
+    on_retry: OnRetry | None
+
+    @property
+    def most_bytes(self) -> int:
+        return BYTES_PER_PIXEL * max(kind.max_pixels for kind in self.preprocessings)
+
+    def decode(self, data: bytes) -> list[Decoded]:
+        return [decode(data, kind) for kind in self.preprocessings]
+
+    def failed(self, error: str) -> list[Decoded]:
+        return [failed(error)] * len(self.preprocessings)
+
+
+def load_images(
+    rows: Sequence[Row],
+    preprocessings: Sequence[Preprocessing],
+    num_threads: int = 8,
+    patience_s: float = 0,
+    on_retry: OnRetry | None = None,
+) -> list[list[Decoded]]:
+    """result[i][j]: row i decoded for preprocessing j; the order of the rows is kept.
+
+    A row has uri, offset and size (both may be None: the whole file), and column where it lies in a
+    Parquet file. Nothing is raised for an image that cannot be fetched or decoded: it has an error
+    text. Local files are read in this thread, files on S3 in num_threads.
+
+    patience_s: for a job, how long storage that does not answer is waited for. When it runs out, or
+    where no file could be fetched any more (credentials), ArchiveError is raised: such faults are
+    not the images'. With 0 they are error texts as well. on_retry is called from any thread.
+    """
+    way = _Way(preprocessings, patience_s, on_retry)
+    loose: list[Numbered] = []
+    in_parquet: dict[tuple[str, str], list[Numbered]] = {}
+    for number, row in enumerate(rows):
+        if row.get("column") is None:
+            loose.append((number, row))
+        else:
+            in_parquet.setdefault((row["uri"], row["column"]), []).append((number, row))
+    result: list[list[Decoded]] = [[]] * len(rows)
+    for number, decoded in _load_loose(loose, way, num_threads):
+        result[number] = decoded
+    for (uri, column), some in in_parquet.items():
+        for number, decoded in _load_cells(uri, column, some, way).items():
+            result[number] = decoded
+    return result
+
+
+def _load_loose(
+    rows: Sequence[Numbered], way: _Way, num_threads: int
+) -> Iterable[tuple[int, list[Decoded]]]:
+    def load(item: Numbered) -> tuple[int, list[Decoded]]:
+        number, row = item
+        try:
+            return number, way.decode(_fetch(row, way))
+        except _FetchError as error:
+            return number, way.failed(str(error))
+
+    if num_threads == 1 or not any(storage.is_remote(row["uri"]) for _, row in rows):
+        return map(load, rows)
+    with ThreadPoolExecutor(num_threads) as pool:
+        return list(pool.map(load, rows))
+
+
+class _FetchError(Exception):
+    """Its message is the whole error text."""
+
+
+def _fetch(row: Row, way: _Way) -> bytes:
+    uri, offset, size = row["uri"], row.get("offset"), row.get("size")
+    if size is not None and size > way.most_bytes:
+        raise _FetchError(_too_large(size))
+    # A loose file is read whole, whatever size it had when it was listed.
+    num = None if offset is None else size
+    try:
+        data = patiently(lambda: storage.read(uri, offset, num), uri, way.patience_s, way.on_retry)
+    except Exception as error:
+        raise _blamed(error, uri, way) from error
+    if offset is not None and size is not None and len(data) < size:
+        raise _FetchError("truncated: the archive ends before this member does")
+    return data
+
+
+def _load_cells(
+    uri: str, column: str, rows: Sequence[Numbered], way: _Way
+) -> dict[int, list[Decoded]]:
+    """Images of one Parquet file. After a failure only those that are missing are read again."""
+    places: dict[int, list[int]] = {}
+    for number, row in rows:
+        places.setdefault(int(row["offset"]), []).append(number)
+    result: dict[int, list[Decoded]] = {}
+
+    def read() -> None:
+        missing = [place for place, numbers in places.items() if numbers[0] not in result]
+        for place, data in read_cells(uri, column, missing):
+            decoded = _decode_cell(data, way)
+            result.update((number, decoded) for number in places[place])
+
+    error = "the file has no such row any more"
+    try:
+        patiently(read, uri, way.patience_s, way.on_retry)
+    except Exception as fault:
+        blamed = _blamed(fault, uri, way)
+        if not isinstance(blamed, _FetchError):
+            raise blamed from fault
+        error = str(blamed)
+    return {number: result.get(number, way.failed(error)) for number, _ in rows}
+
+
+def _decode_cell(data: bytes | None, way: _Way) -> list[Decoded]:
+    if data is None:
+        return way.failed("the row holds no bytes")
+    if len(data) > way.most_bytes:
+        return way.failed(_too_large(len(data)))
+    return way.decode(data)
+
+
+def _blamed(error: Exception, uri: str, way: _Way) -> Exception:
+    """The error of one image, or what says that the fault lies elsewhere."""
+    if isinstance(error, Outage):
+        return error
+    reason = why(error)
+    # What pyarrow raises for pages that cannot be decompressed is an OSError without a number.
+    nameless = type(error) is OSError and error.errno is None and error.__cause__ is None
+    if isinstance(error, pa.ArrowException) or nameless:
+        return _FetchError(f"{UNFETCHED}: the Parquet file is damaged")
+    if reason is None:
+        return _FetchError(f"{UNFETCHED}: {type(error).__name__}")
+    if reason.everywhere and way.patience_s:
+        return ArchiveError(f"{uri}: {reason.text}")
+    return _FetchError(f"{UNFETCHED}: {reason.text}")
+
+
+def _too_large(size: int) -> str:
+    return f"the file of {size} bytes is larger than any image of max_pixels"

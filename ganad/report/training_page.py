@@ -1,0 +1,198 @@
+"""The page of a training run, training.html in the model's folder: curves, pictures, events.
+
+It is made of what the run left behind: model.json, calibration.parquet, training/curves.json and
+the grids of pictures in training/grids; without these, of the losses by epoch in model.json.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from ganad import __version__
+from ganad.calibration import Calibration
+from ganad.model import read_info
+from ganad.report.charts import Curve, Histogram
+from ganad.report.grid import rows_of
+from ganad.report.rendering import render
+from ganad.storage import files as storage
+
+ALPHA = 0.05
+RATE = "images_per_second"
+LOG_FROM = 30
+"""A curve whose values differ by this factor is drawn on a logarithmic scale."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of pictures, as a data URI."""
+
+    name: str
+    picture: str
+
+
+@dataclass(frozen=True)
+class TrainingPage:
+    """Everything on the page."""
+
+    id: str
+    detector: str
+    facts: dict[str, str]
+    """Tiles: name -> number."""
+    curves: list[tuple[str, Markup]]
+    """Title and chart, for each loss, the validation score and the rate."""
+    strips: list[Strip]
+    events: list[dict[str, Any]]
+    histogram: Markup | None
+    threshold: float | None
+    num_calibration: int
+    notes: list[str]
+    config: str
+    details: str
+    versions: dict[str, str]
+    source: str
+    alpha: float = ALPHA
+    made_at: str = ""
+    version: str = __version__
+
+
+def write_training_page(model: str) -> str:
+    """Write training.html into the folder of a saved model; returns the file's URI."""
+    folder = storage.absolute(model)
+    uri = storage.join(folder, "training.html")
+    storage.write_bytes(uri, render("training_page.html.j2", gather(folder)).encode())
+    return uri
+
+
+def gather(folder: str) -> TrainingPage:
+    """Read what the page needs from a saved model's folder."""
+    info = dict(read_info(folder))
+    training = dict(info["training"])
+    history = training.pop("history", [])
+    events = [entry for entry in history if "event" in entry]
+    calibration = _calibration(folder)
+    threshold = None
+    if calibration is not None and len(calibration) + 1 >= 1 / ALPHA:
+        threshold = calibration.threshold(ALPHA)
+    return TrainingPage(
+        id=info["id"],
+        detector=info["detector"],
+        facts=_facts(training, events),
+        curves=_curves(folder, history, events),
+        strips=_strips(folder, info["config"]["image_size"]),
+        events=events,
+        histogram=_histogram(calibration, threshold),
+        threshold=threshold,
+        num_calibration=0 if calibration is None else len(calibration),
+        notes=[] if calibration is None else calibration.notes(),
+        config=json.dumps(info["config"], indent=2, ensure_ascii=False),
+        details=json.dumps({**training, **info["facts"]}, indent=2, ensure_ascii=False),
+        versions=dict(info["versions"]),
+        source=str(training.get("source", "")),
+        made_at=datetime.now(UTC).isoformat(sep=" ", timespec="minutes"),
+    )
+
+
+def _facts(training: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    names = {
+        "num_train": "images trained on",
+        "num_unreadable": "unreadable",
+        "steps": "steps",
+        "batch_size": "images per step",
+        "num_workers": "workers",
+        RATE: "images per second",
+    }
+    found = {
+        title: f"{training[name]:,}"
+        for name, title in names.items()
+        if training.get(name) is not None
+    }
+    if "steps" in training:
+        found["signs of collapse"] = str(sum("collapse" in one["event"] for one in events))
+    return found
+
+
+def _calibration(folder: str) -> Calibration | None:
+    uri = storage.join(folder, "calibration.parquet")
+    if not storage.exists(uri):
+        return None
+    return Calibration.from_table(storage.read_table(uri))
+
+
+def _histogram(calibration: Calibration | None, threshold: float | None) -> Markup | None:
+    if calibration is None:
+        return None
+    scores = calibration.scores
+    low, high = float(scores[0]), float(scores[-1])
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    log = low > 0 and high > 8 * float(np.median(scores))
+    num_bins = int(np.clip(2 * math.sqrt(len(scores)), 8, 40))
+    spaced = np.geomspace if log else np.linspace
+    edges = spaced(low, high, num_bins + 1)
+    counts, _ = np.histogram(scores, edges)
+    name = f"p < {ALPHA:g} →"
+    return Histogram(edges, {"normal": counts}, log, True, threshold, name).svg()
+
+
+def _curves(
+    folder: str, history: Sequence[Mapping[str, Any]], events: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, Markup]]:
+    uri = storage.join(folder, "training", "curves.json")
+    epochs = [entry for entry in history if "epoch" in entry and "step" in entry]
+    points = list(storage.read_json(uri)) if storage.exists(uri) else epochs
+    marks = [int(one["step"]) for one in events]
+    validated = [(e["step"], e["validation_score"]) for e in epochs if "validation_score" in e]
+    series = {
+        name: [(point["step"], point[name]) for point in points if name in point]
+        for name in dict.fromkeys(name for point in points for name in point)
+        if name not in ("step", "epoch", "validation_score")
+    }
+    if validated:
+        series["score of held-out normal images"] = validated
+    return [
+        (name.replace("_", " "), _curve(values, marks))
+        # Losses first, what is not a loss last.
+        for name, values in sorted(series.items(), key=lambda one: one[0] == RATE)
+        if len(values) > 1
+    ]
+
+
+def _curve(points: Sequence[tuple[int, float]], marks: Sequence[int]) -> Markup:
+    finite = [(step, value) for step, value in points if math.isfinite(value)]
+    values = [value for _, value in finite]
+    log = min(values) > 0 and max(values) > LOG_FROM * min(values)
+    return Curve(finite, log, marks).svg()
+
+
+def _strips(folder: str, side: int) -> list[Strip]:
+    """The originals, their reconstructions as epochs went by, and the last heat maps."""
+    grids = storage.join(folder, "training", "grids")
+    names = sorted(name for name in storage.list_names(grids) if name.endswith(".png"))
+    strips: list[Strip] = []
+    last: list[Image.Image] = []
+    for name in names:
+        data = storage.read_bytes(storage.join(grids, name))
+        last = rows_of(Image.open(io.BytesIO(data)), side)
+        if not strips:
+            strips.append(Strip("original", _data_uri(last[0])))
+        strips.append(Strip(f"epoch {int(name[6:-4])}", _data_uri(last[1])))
+    if len(last) > 2:
+        strips.append(Strip("difference", _data_uri(last[2])))
+    return strips
+
+
+def _data_uri(picture: Image.Image) -> str:
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

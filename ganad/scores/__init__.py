@@ -1,0 +1,1 @@
+"""Score tables: rows, SQL, notes on errors, labels, metrics and evaluation."""

@@ -1,0 +1,149 @@
+"""How a score table came about: each part carries a note of the work that made it.
+
+A note lies in the part's own Parquet footer, so that it is there exactly when the part is, however
+often the run was killed in between.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ganad.scores.table import ScoreTable
+from ganad.storage import files as storage
+
+NUM_PERIODS = 8
+NUM_SLOWEST = 5
+_KEY = b"ganad"
+
+Note = Mapping[str, Any]
+"""rows: images of the part. began, ended: seconds since 1970. score_s: seconds of this model.
+first: name of the first image. host, pid: of the worker; restarted: whether it took the place of
+one that died. In the part of a unit's first model also decode_s, and retries: reason -> fetches
+that were repeated."""
+
+
+def with_note(table: pa.Table, note: Note) -> pa.Table:
+    """The table, which will carry the note when it is written as Parquet."""
+    return table.replace_schema_metadata({_KEY: json.dumps(note).encode()})
+
+
+def read_notes(table: ScoreTable) -> list[dict[str, Any]]:
+    """The notes of all parts, with their `part` and `model`; reads footers, no rows. Parts that
+    have none are left out. Raises ArchiveError."""
+    with ThreadPoolExecutor(16) as pool:
+        found = pool.map(lambda item: _read(item[0], item[1].uri), table.parts.items())
+        return [note for note in found if note is not None]
+
+
+def _read(part: str, uri: str) -> dict[str, Any] | None:
+    with storage.in_words(uri), storage.open_input(uri) as file:
+        metadata = pq.ParquetFile(file).schema_arrow.metadata or {}
+    if _KEY not in metadata:
+        return None
+    folder, _, name = part.partition("/")
+    return {**json.loads(metadata[_KEY]), "part": name, "model": folder.removeprefix("model=")}
+
+
+def summary(notes: Sequence[Note]) -> dict[str, Any]:
+    """What the notes of a table tell together; {} without any.
+
+    stages: images and seconds, summed over workers, of decoding and of each model. periods: equal
+    spans from the first to the last moment of work, with images per second in each. slowest: the
+    parts that took longest for an image. retries: reason -> fetches that were repeated. restarts:
+    workers that took the place of one that died, and did work.
+    """
+    decoded = [note for note in notes if "decode_s" in note]
+    if not decoded:
+        return {}
+    stages = {"decode": _stage(decoded, "decode_s")}
+    for model in sorted({note["model"] for note in notes}):
+        own = [note for note in notes if note["model"] == model]
+        stages[f"score {model}"] = _stage(own, "score_s")
+    retries: Counter[str] = Counter()
+    for note in decoded:
+        retries.update(note["retries"])
+    return {
+        "stages": stages,
+        "periods": _periods(decoded),
+        "slowest": _slowest(notes),
+        "retries": dict(retries.most_common()),
+        "restarts": len({(note["host"], note["pid"]) for note in decoded if note["restarted"]}),
+    }
+
+
+def _stage(notes: Sequence[Note], key: str) -> dict[str, Any]:
+    images, seconds = sum(note["rows"] for note in notes), sum(note[key] for note in notes)
+    rate = images / seconds if seconds > 0 else None
+    return {
+        "images": images,
+        "seconds": round(seconds, 3),
+        "images_per_s": None if rate is None else round(rate, 1),
+    }
+
+
+def _periods(notes: Sequence[Note]) -> list[dict[str, Any]]:
+    """Images per second over time, in periods of a second or more. A part's images count evenly
+    from its beginning to its end."""
+    began, ended = min(note["began"] for note in notes), max(note["ended"] for note in notes)
+    num = min(NUM_PERIODS, max(1, int(ended - began)))
+    span = max(ended - began, 1e-3) / num
+    periods = []
+    for number in range(num):
+        start, end = began + number * span, began + (number + 1) * span
+        images = sum(note["rows"] * _share(note, start, end) for note in notes)
+        moment = datetime.fromtimestamp(start, UTC).isoformat(timespec="seconds")
+        periods.append({"from": moment, "seconds": round(span, 3), "images_per_s": images / span})
+    return [{**one, "images_per_s": round(one["images_per_s"], 1)} for one in periods]
+
+
+def _share(note: Note, start: float, end: float) -> float:
+    """How much of a part's work fell between two moments."""
+    length = max(note["ended"] - note["began"], 1e-6)
+    inside = min(end, note["began"] + length) - max(start, note["began"])
+    return max(0.0, inside) / length
+
+
+def _slowest(notes: Iterable[Note]) -> list[dict[str, Any]]:
+    units: dict[str, dict[str, Any]] = {}
+    for note in notes:
+        unit = units.setdefault(note["part"], {"rows": note["rows"], "decode_s": 0, "score_s": 0})
+        unit["first"] = note["first"]
+        unit["score_s"] += note["score_s"]
+        unit["decode_s"] += note.get("decode_s", 0)
+    for name, unit in units.items():
+        unit |= {"part": name, "per_image_s": (unit["decode_s"] + unit["score_s"]) / unit["rows"]}
+    usual = statistics.median(unit["per_image_s"] for unit in units.values())
+    worst = sorted(units.values(), key=lambda unit: -unit["per_image_s"])[:NUM_SLOWEST]
+    return [
+        {
+            "part": unit["part"],
+            "first": unit["first"],
+            "images": unit["rows"],
+            "decode_s": round(unit["decode_s"], 3),
+            "score_s": round(unit["score_s"], 3),
+            "times_the_usual": round(unit["per_image_s"] / usual, 2) if usual > 0 else None,
+        }
+        for unit in worst
+    ]
+
+
+def kinds_of(failures: Mapping[str, int]) -> dict[str, int]:
+    """Error texts and their numbers -> kinds of error, which are the words before a colon."""
+    kinds: Counter[str] = Counter()
+    for text, num in failures.items():
+        kinds[kind_of(text)] += num
+    return dict(kinds.most_common())
+
+
+def kind_of(error: str) -> str:
+    """What kind of error a text is: `cannot be fetched: ...` says why after what."""
+    return error.split(":")[0]

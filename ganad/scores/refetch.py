@@ -1,0 +1,110 @@
+"""Images of a score table, fetched again: to look at them, or for the maps that a table lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ganad.archive.manifest import open_manifest
+from ganad.calibration import Calibration
+from ganad.errors import ArchiveError, GanadError, ModelError
+from ganad.images.decode import Decoded, Preprocessing, failed
+from ganad.images.load import load_images
+from ganad.scores.table import ScoreTable
+from ganad.storage import files as storage
+
+Row = Mapping[str, Any]
+MapImages = Callable[[Sequence[Row]], list[np.ndarray | None]]
+"""Rows of a score table -> anomaly maps, each (h, w), larger = more anomalous, or None."""
+
+
+def model_path(table: ScoreTable, model_id: str) -> str:
+    """Where the run found this model. Raises ModelError if the table does not say."""
+    for model in (table.run or {}).get("models", []):
+        if model.get("model") == model_id and model.get("path"):
+            return str(model["path"])
+    raise ModelError(
+        f"{table.typed} does not say where {model_id} lies, for its run has not finished: "
+        f"run the same ganad score again"
+    )
+
+
+def calibration_of(table: ScoreTable, model_id: str) -> Calibration | None:
+    """The calibration in the model's folder; None if it has none, or the folder is gone or holds
+    another model now. Reads two small files and no weights."""
+    try:
+        path = model_path(table, model_id)
+        if storage.read_json(storage.join(path, "model.json")).get("id") != model_id:
+            return None
+        uri = storage.join(path, "calibration.parquet")
+        return Calibration.from_table(storage.read_table(uri))
+    except (GanadError, ValueError, OSError):
+        return None
+
+
+def map_provider(table: ScoreTable, model_id: str) -> MapImages:
+    """Loads the model that scored the table; the result computes maps with it.
+
+    Raises ModelError if the model is gone, or another one lies in its place now.
+    """
+    import torch
+
+    from ganad.model import load
+
+    path = model_path(table, model_id)
+    model = load(path, "cuda" if torch.cuda.is_available() else "cpu")
+    if model.id != model_id:
+        raise ModelError(
+            f"{path} holds {model.id} now, not {model_id} that scored {table.typed}: "
+            f"score again with the new model"
+        )
+
+    def map_images(rows: Sequence[Row]) -> list[np.ndarray | None]:
+        decoded = fetch(table, rows, model.preprocessing)
+        return model.score_decoded(decoded, [row["image_id"] for row in rows], maps=True).maps
+
+    return map_images
+
+
+def fetch(table: ScoreTable, rows: Sequence[Row], preprocessing: Preprocessing) -> list[Decoded]:
+    """The images of these rows, decoded; what cannot be had has an error, as when scoring."""
+    places = _places(table, rows)
+    found = [i for i, place in enumerate(places) if place is not None]
+    images = load_images([places[i] for i in found], [preprocessing])  # type: ignore[misc]
+    result = [failed("its place in the file is not known, for the manifest is gone")] * len(rows)
+    for i, one in zip(found, images, strict=True):
+        result[i] = one[0]
+    return result
+
+
+def _places(table: ScoreTable, rows: Sequence[Row]) -> list[dict[str, Any] | None]:
+    """uri, offset, size and column of each row. A score table carries the first only, so those of
+    members of tars and Parquet files are looked up in the manifest."""
+    members = [row for row in rows if row["member"]]
+    known = _members(table, members) if members else {}
+    return [
+        known.get(row["image_id"])
+        if row["member"]
+        else {"uri": row["uri"], "offset": None, "size": None}
+        for row in rows
+    ]
+
+
+def _members(table: ScoreTable, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    try:
+        manifest = open_manifest(str((table.run or {})["manifest"]["uri"]))
+        # Rows of one tar lie together, so the condition on uri skips most row groups unread.
+        wanted = pc.field("uri").isin(list({row["uri"] for row in rows})) & pc.field(
+            "image_id"
+        ).isin([row["image_id"] for row in rows])
+        columns = ["image_id", "uri", "offset", "size", "column"]
+        found = pa.concat_tables(
+            storage.read_table(part.uri, columns, wanted) for part in manifest.parts
+        )
+    except (KeyError, ArchiveError, OSError):
+        return {}
+    return {row["image_id"]: row for row in found.to_pylist()}

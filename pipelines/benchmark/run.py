@@ -1,0 +1,66 @@
+"""One run of the accuracy benchmark, in one process: fit, score, measure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ganad.images.inputs import from_rows
+from ganad.scores.evaluation import by_kind
+from ganad.scores.metrics import ranking
+from ganad.training.fit import fit
+from ganad.training.trainer import Progress
+from pipelines.benchmark.data import DataSet, labelled_rows
+
+
+def fit_and_score(
+    chosen: DataSet, detector: str, values: Mapping[str, Any], num_threads: int
+) -> list[dict[str, Any]]:
+    """Rows of the benchmark's table: all kinds of defect together, then each.
+
+    Seconds are of the processor, so that runs which share a machine do not slow each other down in
+    the table; on a GPU, of the wall. Images trained are those of all epochs, with decoding and
+    calibration; images scored are without their decoding.
+    """
+    torch.set_num_threads(num_threads)
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    latest: list[Progress] = []
+    began = clock()
+    model = fit(detector, chosen.train, on_progress=latest.append, **values)
+    train_s = clock() - began
+    model.detector.to("cuda" if torch.cuda.is_available() else "cpu")
+    rows = labelled_rows(chosen.test)
+    scores, score_s = [], 0.0
+    for decoded, ids in from_rows(rows, model.preprocessing):
+        began = clock()
+        scores.append(model.score_decoded(decoded, ids).score)
+        score_s += clock() - began
+    abnormal = np.array([bool(row["abnormal"]) for row in rows])
+    labels = np.array([str(row["label"]) for row in rows])
+    all_scores = np.concatenate(scores)
+    good = np.isfinite(all_scores)
+    epochs = latest[-1].epoch if latest else 1
+    beside = {
+        "train_s": train_s,
+        "train_images_per_s": model.training["num_train"] * epochs / train_s,
+        "score_images_per_s": len(all_scores) / score_s,
+    }
+    found = []
+    for label, those in by_kind(abnormal, labels):
+        result = ranking(all_scores[those & good], abnormal[those & good])
+        found.append(
+            {
+                "label": label,
+                "num": result.num,
+                "num_abnormal": result.num_abnormal,
+                "anomaly_ratio": result.anomaly_ratio,
+                "auroc": result.auroc,
+                "aupr": result.aupr,
+                **beside,
+            }
+        )
+    return found

@@ -1,0 +1,329 @@
+"""The `ganad` command. Each command parses, calls one function and prints. `ganad --help`"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ganad import __version__
+from ganad.detectors.settings import parse_workers
+from ganad.errors import ConfigError, GanadError
+from pipelines.cli.benchmark import benchmarks
+from pipelines.cli.cluster import add_commands
+from pipelines.cli.options import Debug, DryRun, Gpu, Out, Sources, Workers, words
+from pipelines.console.progress import STOPPED, console, say
+
+app = typer.Typer(
+    name="ganad",
+    help="Find anomalous images: train detectors on normal ones, score archives, ask which are "
+    "wrong.\n\nStart with: ganad demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option("--out", help="Folder for all that it makes.")] = "ganad-demo",
+    debug: Debug = False,
+) -> None:
+    """The whole way in three minutes on real handwritten digits, without a network.
+
+    Example: ganad demo --out /tmp/demo
+    """
+    from pipelines.cli.demo import demo as run
+
+    run(out, debug=debug)
+
+
+@app.command()
+def index(
+    sources: Sources,
+    out: Out,
+    labels: Annotated[
+        str | None, typer.Option(help="CSV with the columns path (or uri, name) and label.")
+    ] = None,
+    normal: Annotated[
+        str, typer.Option(help="Labels that are normal, comma-separated; others are abnormal.")
+    ] = "",
+    abnormal: Annotated[
+        str, typer.Option(help="Labels that are abnormal, comma-separated; others are normal.")
+    ] = "",
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Keep what is listed, add images that are new.")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """List the images of an archive into a manifest.
+
+    Example: ganad index photos/ s3://bucket/line3/ --out manifest
+    """
+    from pipelines.cli.index import index as run
+
+    run(
+        sources,
+        out,
+        labels=labels,
+        normal=words(normal),
+        abnormal=words(abnormal),
+        refresh=refresh,
+        dry_run=dry_run,
+    )
+
+
+@app.command()
+def train(
+    detector: Annotated[str, typer.Argument(help="See: ganad detectors")],
+    sources: Sources,
+    out: Out,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of config keys; --set goes over it.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One config key, such as epochs=30.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Same as --set seed=S.")] = None,
+    workers: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_workers,
+            metavar="N or MIN:MAX",
+            help="Worker processes; MIN:MAX grows and shrinks with the cluster.",
+        ),
+    ] = None,
+    gpu: Gpu = None,
+    drop_abnormal: Annotated[
+        bool, typer.Option("--drop-abnormal", help="Leave out images labelled abnormal.")
+    ] = False,
+    add_to: Annotated[
+        str | None,
+        typer.Option("--add-to", help="A gaussian model: its images count, without being there."),
+    ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="One model for each folder in SOURCE.")
+    ] = False,
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Fit a detector on normal images. The same command again resumes.
+
+    Example: ganad train ganomaly parts/train --out model --set epochs=30
+    """
+    from ganad.detectors.settings import merge_settings
+    from pipelines.train.run import train as run
+
+    if add_to is not None and (config or set_ or seed is not None):
+        raise ConfigError(
+            f"--add-to {add_to} brings its own settings: leave --config, --set and --seed out"
+        )
+    values = merge_settings(detector, config, set_ or [], seed)
+    if each:
+        if isinstance(workers, tuple):
+            raise ConfigError(
+                f"--workers {workers[0]}:{workers[1]} is for one training: give one number "
+                f"with --each"
+            )
+        if add_to is not None:
+            raise ConfigError("--each trains new models: leave --add-to out, or train one by one")
+        from pipelines.console.output import write_table
+        from pipelines.train.each import train_each
+
+        rows = train_each(
+            detector,
+            sources,
+            out,
+            values=values,
+            workers=workers,
+            gpu=gpu,
+            drop_abnormal=drop_abnormal,
+            dry_run=dry_run,
+            debug=debug,
+        )
+        if rows:
+            write_table([key for key in rows[0] if key != "error"], rows, sys.stdout)
+        return
+    run(
+        detector,
+        sources,
+        out,
+        values=values,
+        workers=workers,
+        gpu=gpu,
+        drop_abnormal=drop_abnormal,
+        add_to=add_to,
+        dry_run=dry_run,
+        debug=debug,
+    )
+
+
+@app.command()
+def score(
+    models_and_source: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL... SOURCE", help="Saved models, and the archive, last."),
+    ],
+    out: Out,
+    workers: Workers = None,
+    gpu: Gpu = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Score images again that have an error.")
+    ] = False,
+    dry_run: DryRun = False,
+    debug: Debug = False,
+) -> None:
+    """Score an archive with one or several models. The same command again does what is missing.
+
+    Example: ganad score model s3://bucket/line3/ --out scores
+    """
+    if len(models_and_source) < 2:
+        raise GanadError(
+            f"{' '.join(models_and_source)} is one word where MODEL and SOURCE are wanted: "
+            f"type ganad score MODEL SOURCE --out TABLE"
+        )
+    from pipelines.score.run import score as run
+
+    *models, source = models_and_source
+    result = run(
+        models,
+        [source],
+        out,
+        workers=workers,
+        gpu=gpu,
+        retry_failed=retry_failed,
+        dry_run=dry_run,
+        debug=debug,
+    )
+    if not dry_run:
+        for model, count in result["counts"].items():
+            say(
+                f"{model}: {count['in']:,} images, {count['scored']:,} scored, "
+                f"{count['failed']:,} failed; in {out}"
+            )
+
+
+@app.command()
+def query(
+    table: Annotated[str, typer.Argument(help="A score table.")],
+    sql: Annotated[str | None, typer.Argument(help="SQL over the view `scores`.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="The K most anomalous images.")] = None,
+    where: Annotated[str | None, typer.Option(help="SQL condition, such as p_value<0.01.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
+) -> None:
+    """Ask a score table, in SQL or without.
+
+    Example: ganad query scores --top 10 --where "p_value < 0.01"
+    """
+    from pipelines.cli.query import query as run
+
+    run(table, sql, top=top, where=where, format=format_)
+
+
+@app.command()
+def evaluate(
+    table: Annotated[str, typer.Argument(help="A score table of labelled images.")],
+    labels: Annotated[str | None, typer.Option(help="CSV of labels to use instead.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Also pixel AUROC and AUPRO, where masks exist.")
+    ] = False,
+) -> None:
+    """Measure detection, each figure beside its trivial baseline.
+
+    Example: ganad evaluate scores
+    """
+    from pipelines.cli.evaluate import evaluate as run
+
+    run(table, labels=labels, format=format_, pixels=pixels)
+
+
+@app.command()
+def report(
+    table: Annotated[str, typer.Argument(help="A score table.")],
+    out: Annotated[str, typer.Option("--out", help="HTML file to write.")],
+    num_worst: Annotated[int, typer.Option("--top", min=1, help="Images to show.")] = 24,
+) -> None:
+    """Write a page to look at: the worst images with their heat maps, histogram, failures.
+
+    Example: ganad report scores --out report.html
+    """
+    from pipelines.cli.report import report as run
+
+    run(table, out, num_worst=num_worst)
+    say(f"wrote {out}")
+
+
+app.add_typer(benchmarks, name="benchmark")
+
+
+@app.command()
+def detectors() -> None:
+    """List what can be trained.
+
+    Example: ganad detectors
+    """
+    from pipelines.cli.show import list_detectors
+
+    list_detectors()
+
+
+@app.command()
+def show(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A saved model or score table.")],
+) -> None:
+    """What a model was trained on and how it is calibrated; how far a table is, what was slow.
+
+    Example: ganad show scores
+    """
+    from pipelines.cli.show import show as run
+
+    run(folder)
+
+
+add_commands(app)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; an error for the user is one line and status 1."""
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        # Ray, imported later, ignores a token without this.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    debug = "--debug" in (arguments if arguments is not None else sys.argv)
+    try:
+        return app(arguments, standalone_mode=True)
+    except GanadError as error:
+        if debug:
+            traceback.print_exc()
+        console().print(f"ganad: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except SystemExit as end:
+        # Typer makes the interrupt of a person an exit with status 130, and says nothing.
+        stop = end.__context__.__cause__ if end.__context__ else None
+        if isinstance(stop, KeyboardInterrupt) and STOPPED not in stop.args:
+            say(STOPPED)
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        line = next((text for text in str(error).splitlines() if text.strip()), "no message")
+        say(f"ganad: {type(error).__name__}: {line}; this is a defect: --debug shows where")
+        sys.exit(1)

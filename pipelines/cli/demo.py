@@ -1,0 +1,77 @@
+"""The whole way on real images, without a network. Run: ganad demo [--out DIR]
+
+scikit-learn brings 1,797 handwritten digits of 8×8 pixels (Alpaydin and Kaynak, 1998). The
+detectors learn from digits 1 to 9; a 0 is the anomaly they have never seen.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ganad.detectors.settings import merge_settings
+from pipelines.benchmark.digits import write_digits
+from pipelines.cli.evaluate import evaluate
+from pipelines.cli.index import index
+from pipelines.cli.query import query
+from pipelines.cli.report import report
+from pipelines.cluster.connection import connected
+from pipelines.console.progress import say
+from pipelines.score.run import score
+from pipelines.train.run import train
+
+GANOMALY = ("image_size=32", "channels=1", "width=32", "epochs=15")
+GAUSSIAN = ('backbone.name="resnet18"', 'backbone.weights="random"', "image_size=64")
+
+
+def demo(out: str, *, debug: bool = False) -> None:
+    """Index, train two detectors, score with both, evaluate, query and report, all under out."""
+    folder = Path(out)
+    say("1/6  writing 1,797 handwritten digits as PNG files; 0 is the anomaly")
+    write_digits(folder / "digits")
+    say("2/6  listing them")
+    index([str(folder / "digits" / "train")], str(folder / "train.manifest"))
+    index([str(folder / "digits" / "test")], str(folder / "test.manifest"))
+    models = [str(folder / "ganomaly"), str(folder / "gaussian")]
+    with connected(debug):
+        say("3/6  training GANomaly on normal digits, two workers")
+        train(
+            "ganomaly",
+            [str(folder / "train.manifest")],
+            models[0],
+            values=merge_settings("ganomaly", None, GANOMALY, None),
+            workers=2,
+            gpu=False,
+        )
+        say(
+            "4/6  fitting the Gaussian detector. Its ResNet-18 has random weights, for the demo "
+            "has no network to fetch ImageNet's: expect little of it"
+        )
+        train(
+            "gaussian",
+            [str(folder / "train.manifest")],
+            models[1],
+            values=merge_settings("gaussian", None, GAUSSIAN, None),
+            gpu=False,
+        )
+        say("5/6  scoring the test digits with both models in one pass")
+        table = str(folder / "scores")
+        score(models, [str(folder / "test.manifest")], table, gpu=False)
+    say("6/6  asking")
+    evaluate(table)
+    query(table, top=5)
+    page = str(folder / "report.html")
+    report(table, page)
+    print(
+        f"\nLook at\n"
+        f"  {page}\n"
+        f"      the worst images with their heat maps; open it in a browser\n"
+        f"  {models[0]}/training/grids\n"
+        f"      digits, their reconstructions and maps, as training went on\n"
+        f"\nType\n"
+        f"  ganad query {table} --where \"p_value < 0.02 AND label = 'good'\"\n"
+        f"      normal digits that look wrong\n"
+        f"  ganad show {models[0]}\n"
+        f"      what the model is and how it is calibrated\n"
+        f"  ganad train gaussian YOUR/NORMAL/IMAGES --out model\n"
+        f"      your own images; see README.md for weights without a network\n"
+    )

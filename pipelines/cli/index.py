@@ -1,0 +1,112 @@
+"""List the images of an archive. Run: ganad index SOURCE... --out MANIFEST"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from ganad.archive.manifest import Manifest, is_manifest, open_manifest, write_manifest
+from ganad.storage import files as storage
+from pipelines.console.progress import counted, say
+
+SHOWN = 8
+"""Labels and names that are written out before the rest is counted."""
+
+
+def index(
+    sources: Sequence[str],
+    out: str,
+    *,
+    labels: str | None = None,
+    normal: Sequence[str] = (),
+    abnormal: Sequence[str] = (),
+    refresh: bool = False,
+    dry_run: bool = False,
+) -> Manifest:
+    """Write the manifest of the sources' images to out, and say what is in it.
+
+    refresh keeps the rows of the manifest at out, and adds the images that it does not list yet.
+    dry_run lists all the same but keeps nothing: it prints as JSON what the manifest would hold.
+    Raises ArchiveError for sources and ConfigError for labels.
+    """
+
+    def write(folder: str) -> Manifest:
+        with counted("listing", "images") as found:
+            return write_manifest(
+                sources,
+                folder,
+                labels=labels,
+                normal=normal,
+                abnormal=abnormal,
+                refresh=refresh,
+                progress=found,
+            )
+
+    before = open_manifest(out) if refresh and is_manifest(out) else None
+    if dry_run:
+        with tempfile.TemporaryDirectory(prefix="ganad-") as folder:
+            copy = storage.join(folder, "manifest")
+            if before is not None:
+                _copy(before, copy)
+            manifest = write(copy)
+            plan = _plan(manifest, out)
+            if before is not None:
+                plan["new"] = manifest.num_images - before.num_images
+            print(json.dumps(plan, indent=2, ensure_ascii=False))
+    else:
+        manifest = write(out)
+        new = "" if before is None else f", {manifest.num_images - before.num_images:,} of them new"
+        say(f"{out}: {_contents(manifest)}{new}")
+    for note in _remarks(manifest):
+        say(note)
+    return manifest
+
+
+def _copy(manifest: Manifest, folder: str) -> None:
+    for uri in (*(part.uri for part in manifest.parts), f"{manifest.uri}/manifest.json"):
+        data = storage.read_bytes(uri)
+        storage.write_bytes(storage.join(folder, uri.rpartition("/")[2]), data)
+
+
+def _plan(manifest: Manifest, out: str) -> dict[str, object]:
+    first = manifest.rows(manifest.parts[0], 0, SHOWN)
+    return {
+        "source": manifest.sources,
+        "out": storage.absolute(out),
+        "images": manifest.num_images,
+        "normal": manifest.num_normal,
+        "abnormal": manifest.num_abnormal,
+        "labels": manifest.labels,
+        "first": [row["name"] for row in first],
+    }
+
+
+def _contents(manifest: Manifest) -> str:
+    """How many images, and of which labels, in one line."""
+    text = _count(manifest.num_images, "image")
+    if manifest.num_normal or manifest.num_abnormal:
+        text += f", {manifest.num_normal:,} normal and {manifest.num_abnormal:,} abnormal"
+    if manifest.labels:
+        most = sorted(manifest.labels.items(), key=lambda item: (-item[1], item[0]))
+        shown = ", ".join(f"{label} {num:,}" for label, num in most[:SHOWN])
+        rest = f" and {len(most) - SHOWN:,} more" if len(most) > SHOWN else ""
+        text += f" ({shown}{rest})"
+    return text
+
+
+def _remarks(manifest: Manifest) -> Iterator[str]:
+    """What was left out or joined, and what else the user should know."""
+    if manifest.merged:
+        yield (
+            f"{_count(manifest.merged, 'duplicate')} merged: an image that is named more than "
+            f"once, by two sources for example, is listed once"
+        )
+    if manifest.num_skipped:
+        are = "is no image and was" if manifest.num_skipped == 1 else "are no images and were"
+        yield f"{_count(manifest.num_skipped, 'file')} {are} left out"
+    yield from manifest.notes
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,113 @@
+"""What can be trained, and what a folder holds. Run: ganad detectors, ganad show MODEL or TABLE"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ganad.detectors import DETECTORS, configure, find
+from ganad.detectors.settings import merge_settings
+from ganad.errors import ConfigError
+from ganad.model import load, read_info
+from ganad.scores.table import ScoreTable
+from ganad.storage import files as storage
+from pipelines.cli.show_table import lines_of_table
+from pipelines.console.output import write_facts
+
+
+def list_detectors() -> None:
+    """Print every detector with its paper, and what it is good and bad at."""
+    table = Table(box=None, pad_edge=False, show_lines=False)
+    for heading in ("detector", "what it does", "paper", "good at", "bad at"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "detector")
+    for name in DETECTORS:
+        detector = find(name)
+        table.add_row(name, detector.summary, detector.paper, detector.good_at, detector.bad_at)
+    Console().print(table)
+
+
+def show(folder: str) -> None:
+    """Print the essentials of a saved model or of a score table, also of an unfinished one."""
+    uri = storage.absolute(folder)
+    names = storage.list_names(uri)
+    is_table = "job.json" in names and "training" not in names
+    if is_table or any(name.startswith("model=") for name in names):
+        lines = lines_of_table(ScoreTable(folder))
+    else:
+        lines = _lines_of_model(folder)
+    write_facts(lines, sys.stdout)
+
+
+def _lines_of_model(folder: str) -> list[tuple[str, str]]:
+    """Loading the model proves that its files belong together."""
+    info = dict(read_info(folder))
+    calibration = load(folder).calibration
+    training = dict(info["training"])
+    history = training.pop("history", [])
+    lines = {
+        "model": info["id"],
+        "parameters": f"{info['num_parameters']:,}",
+        "config": _differences(info["detector"], info["config"]) or "as ganad train has it",
+        "preprocessing": _words(info["preprocessing"]),
+        **_facts(info["facts"]),
+        **_facts(training),
+    }
+    if history and history[-1] != info["facts"]:
+        lines["last of training"] = _words(history[-1])
+    if calibration is None:
+        lines["calibration"] = "none: scores have no p-values"
+    else:
+        for rate in (0.05, 0.01):
+            if rate * (len(calibration) + 1) >= 1:  # else its notes say that there are too few
+                lines[f"threshold at p < {rate}"] = f"{calibration.threshold(rate):.6g}"
+        for number, note in enumerate(calibration.notes()):
+            lines["note" if number == 0 else f"note {number + 1}"] = note
+    lines["versions"] = _words(info["versions"])
+    return list(lines.items())
+
+
+def _facts(values: Mapping[str, Any]) -> dict[str, str]:
+    """A line for each value, and for each entry of those that hold mappings, such as levels."""
+    lines: dict[str, str] = {}
+    for key, value in values.items():
+        name = key.replace("_", " ")
+        if isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values()):
+            lines |= {f"{name}: {inner}": _words(v) for inner, v in value.items()}
+        else:
+            lines[name] = _words(value)
+    return lines
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(one)}" for key, one in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _differences(detector: str, config: Mapping[str, Any]) -> str:
+    """The keys that are not as ganad train DETECTOR has them by itself."""
+    values = merge_settings(detector, None, [], None)
+    try:
+        usual = _flat(configure(detector, values).model_dump(mode="json"))
+    except ConfigError:  # such as weights that must be named
+        usual = {}
+    return ", ".join(
+        f"{key}={json.dumps(value)}" if not isinstance(value, str) else f"{key}={value}"
+        for key, value in _flat(config).items()
+        if key not in usual or usual[key] != value
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,111 @@
+"""What a score table holds and how it came about, finished or not. Run: ganad show TABLE"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ganad.scores.notes import kind_of, kinds_of, read_notes, summary
+from ganad.scores.table import ScoreTable
+from ganad.storage import files as storage
+from pipelines.console.progress import in_words
+
+Line = tuple[str, str]
+BAR = 30
+NUM_KINDS = 8
+WORTH_SAYING = 1.5
+"""Times the usual seconds for an image, from which on a part is called slow."""
+
+
+def lines_of_table(table: ScoreTable) -> list[Line]:
+    """Lines for people. Reads the table as it is now, so it can be asked while a job runs."""
+    run = table.run or {}
+    counts = table.counts()
+    work = summary(read_notes(table))
+    return [
+        ("table", table.uri),
+        *_state(table, run, counts),
+        *_models(counts),
+        *_failures(table.failures()),
+        *_stages(work),
+        *_periods(work),
+        *_slowest(work),
+        *_retried(work, run),
+    ]
+
+
+def _state(table: ScoreTable, run: Mapping[str, Any], counts: dict[str, Any]) -> Iterator[Line]:
+    job = storage.join(table.uri, "job.json")
+    said = storage.read_json(job) if storage.exists(job) else {}
+    if run:
+        yield "state", f"finished at {run['finished_at']}"
+        yield "source", str(run["manifest"]["uri"])
+        yield "command", " ".join(map(str, run["command"]))
+    else:
+        done = min(count["in"] for count in counts.values())
+        expected = said.get("images")
+        if "first_part" in said:  # its images are not all known yet
+            state = f"{done:,} images so far, listing goes on; the same ganad score goes on with it"
+        else:
+            of = f" of {expected:,}" if expected else ""
+            state = f"{done:,}{of} images; the same ganad score goes on with it"
+        yield "state", f"unfinished: {state}"
+    for problem in table.check_counts(counts) if run else ():
+        yield "wrong", problem
+
+
+def _models(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Line]:
+    for model, count in counts.items():
+        yield (
+            model,
+            f"{count['in']:,} images, {count['scored']:,} scored, {count['failed']:,} failed",
+        )
+
+
+def _failures(failures: Mapping[str, int]) -> Iterator[Line]:
+    """Each kind with its number and, where its texts say more, the most frequent one."""
+    kinds = kinds_of(failures)
+    for kind in list(kinds)[:NUM_KINDS]:
+        text = next(text for text in failures if kind_of(text) == kind)
+        yield "failed", f"{kinds[kind]:,} {kind}" + (f", such as: {text}" if text != kind else "")
+    if len(kinds) > NUM_KINDS:
+        yield "failed", f"{sum(list(kinds.values())[NUM_KINDS:]):,} in other ways"
+
+
+def _stages(work: Mapping[str, Any]) -> Iterator[Line]:
+    for stage, facts in work.get("stages", {}).items():
+        rate = "" if facts["images_per_s"] is None else f", {facts['images_per_s']:,}/s a worker"
+        yield stage, f"{facts['images']:,} images in {in_words(facts['seconds'])} of work{rate}"
+
+
+def _periods(work: Mapping[str, Any]) -> Iterator[Line]:
+    """A bar of images per second for each period."""
+    periods = work.get("periods", [])
+    most = max((period["images_per_s"] for period in periods), default=0) or 1
+    for period in periods:
+        bar = "█" * round(BAR * period["images_per_s"] / most)
+        yield f"from {period['from']}", f"{bar} {period['images_per_s']:,} images/s"
+
+
+def _slowest(work: Mapping[str, Any]) -> Iterator[Line]:
+    slow = [
+        part for part in work.get("slowest", []) if (part["times_the_usual"] or 0) >= WORTH_SAYING
+    ]
+    if work and not slow:
+        yield "slow", f"no part took {WORTH_SAYING} times as long for an image as is usual"
+    for part in slow:
+        yield (
+            "slow",
+            f"{part['part']}, {part['times_the_usual']} times the usual: {part['images']:,} images "
+            f"from {part['first']}, decoded in {in_words(part['decode_s'])}, scored in "
+            f"{in_words(part['score_s'])}",
+        )
+
+
+def _retried(work: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[Line]:
+    for reason, num in work.get("retries", {}).items():
+        yield "retried", f"{num:,} fetches: {reason}"
+    if work.get("restarts"):
+        yield "retried", f"{work['restarts']:,} workers died and were started again"
+    if again := run.get("timings", {}).get("parts_scored_again"):
+        yield "retried", f"{again:,} parts with errors were scored again by the last run"

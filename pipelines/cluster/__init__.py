@@ -1,0 +1,1 @@
+"""Ray clusters: connecting, submitting jobs, KubeRay manifests, spot machines."""

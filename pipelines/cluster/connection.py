@@ -1,0 +1,184 @@
+"""The connection to a Ray cluster: quiet, and with clear words when it cannot do what is asked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from ganad.errors import CapacityError, ClusterError
+from pipelines.console.progress import STOPPED, say
+
+CONNECT_S = 10.0
+"""How long a machine may take to accept a connection."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker of a job gets."""
+
+    num_workers: int
+    gpus: float
+    """Per worker: 0 or 1."""
+    cpus: float
+    """Per worker."""
+    elastic: tuple[int, int] | None = None
+    """Workers of a training that grows and shrinks, at least and at the most; num_workers is then
+    how many there is room for now."""
+
+
+@contextmanager
+def connected(debug: bool = False) -> Iterator[None]:
+    """Join the cluster that RAY_ADDRESS names, or start one on this machine for the while."""
+    if ray.is_initialized():
+        yield
+        return
+    # Read by Ray's own modules, some of them on import in the worker processes.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    if not debug:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    level = logging.INFO if debug else logging.ERROR
+    address = os.environ.get("RAY_ADDRESS")
+    settings: dict[str, Any] = {
+        "logging_level": level,
+        "log_to_driver": debug,
+        "configure_logging": True,
+        "namespace": "ganad",
+    }
+    if address:
+        _join(address, settings, debug)
+    else:
+        with nullcontext() if debug else _mute():
+            ray.init(include_dashboard=False, **settings)
+    for name in ("ray", "ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(level)
+    try:
+        yield
+    except KeyboardInterrupt:
+        # Told before the cluster is left: that takes seconds, which a job that is stopped may not
+        # have.
+        say(STOPPED)
+        raise KeyboardInterrupt(STOPPED) from None
+    finally:
+        ray.shutdown()
+
+
+def pack(num_jobs: int, workers: int, gpu: bool | None) -> tuple[int, int]:
+    """How many jobs of so many workers fit at once, one at least, and the cores of each worker."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    have = [int(node.get("CPU", 0)) for node in nodes]
+    num_gpus = int(sum(node.get("GPU", 0) for node in nodes))
+    units = num_gpus if (bool(num_gpus) if gpu is None else gpu) else sum(have)
+    together = max(1, min(num_jobs, units // workers))
+    return together, cores_each(have, together * workers)
+
+
+def _join(address: str, settings: dict[str, Any], debug: bool) -> None:
+    """Connect to a running cluster; raises ClusterError where there is none or it refuses."""
+    typed = f"RAY_ADDRESS={address}"
+    if address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"{typed} is a job server: type ganad submit --address {address} -- COMMAND"
+        )
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "://" not in address:
+        try:  # Ray would wait for a minute
+            socket.create_connection((host, int(port)), CONNECT_S).close()
+        except OSError as error:
+            raise ClusterError(
+                f"{typed} does not answer ({error.strerror or error}): start the cluster there, "
+                f"or unset RAY_ADDRESS to work on this machine alone"
+            ) from None
+    try:
+        with nullcontext() if debug else _mute():
+            ray.init(**settings)
+    except (ray.exceptions.AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"{typed} cannot be joined ({_first_sentence(error)}): where it asks for a token, set "
+            f"RAY_AUTH_TOKEN_PATH to a file with the one that `ray get-auth-token` prints on its "
+            f"head"
+        ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].split(". ")[0] if str(error).strip() else repr(error)
+
+
+@contextmanager
+def _mute() -> Iterator[None]:
+    """Ray's C++ part writes to standard error what it does, beside Python's logging."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def share(
+    workers: int | tuple[int, int] | None,
+    gpu: bool | None,
+    workers_without_gpu: int | None = None,
+    cores: int | None = None,
+) -> Resources:
+    """Resources for each worker; raises CapacityError for what the cluster can never give.
+
+    workers None: one per GPU; without GPUs workers_without_gpu, or one per processor core. Two
+    numbers: at least and at the most, of a training that grows and shrinks with the cluster.
+    gpu None: GPUs where the cluster has them. cores: of a worker without one; None: the most that
+    fit.
+    """
+    least, most = workers if isinstance(workers, tuple) else (workers, workers)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    have = [int(node.get("CPU", 0)) for node in nodes]
+    num_cpus, num_gpus = sum(have), int(sum(node.get("GPU", 0) for node in nodes))
+    autoscaling = bool(os.environ.get("RAY_ADDRESS"))  # nodes may come that are not there yet
+    if autoscaling and gpu is None and not num_cpus and not num_gpus:
+        raise CapacityError(
+            "--gpu or --no-gpu: the cluster has no worker yet, and ganad cannot see what those "
+            "that come will have: give one of both, and --workers N for more than one"
+        )
+    if gpu and not num_gpus and not autoscaling:
+        raise CapacityError("--gpu needs a GPU and the cluster has none: use --no-gpu")
+    use_gpu = bool(num_gpus) if gpu is None else gpu
+    available = num_gpus if use_gpu else num_cpus
+    default = available if use_gpu else workers_without_gpu or available
+    num = most or max(1, default)
+    needed = least or num
+    if needed > available and not autoscaling:
+        unit = "GPUs" if use_gpu else "processor cores"
+        raise CapacityError(
+            f"--workers {needed} needs {needed} {unit} and the cluster has {available}: "
+            f"use --workers {max(1, available)} or fewer"
+        )
+    if not isinstance(workers, tuple):
+        each = cores or cores_each(have, num)
+        return Resources(num, 1, 1) if use_gpu else Resources(num, 0, each)
+    if use_gpu:
+        return Resources(max(workers[0], min(num, num_gpus)), 1, 1, workers)
+    # All of one size, whenever they come: that of one worker for each of the nodes that are here.
+    each = cores_each(have, max(workers[0], min(num, sum(map(bool, have)))))
+    here = max(workers[0], min(num, sum(node // each for node in have)))
+    return Resources(here, 0, each, workers)
+
+
+def cores_each(nodes: Sequence[int], num_workers: int) -> int:
+    """The most cores that each worker can have, where none spans two nodes; at least 1.
+
+    nodes: cores of each. More than this, and a worker would wait for ever for a larger node.
+    """
+    for cores in range(sum(nodes) // num_workers, 1, -1):
+        if sum(node // cores for node in nodes) >= num_workers:
+            return cores
+    return 1

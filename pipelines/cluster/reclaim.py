@@ -1,0 +1,84 @@
+"""Tells Ray that this machine is about to be taken away. Runs beside Ray on every worker machine:
+
+python -m pipelines.cluster.reclaim          waits for AWS's notice to a spot machine or SIGTERM
+python -m pipelines.cluster.reclaim --now    the machine goes for another reason: a preStop hook
+
+Ray then sends no new work to the machine, and a training saves a checkpoint while there is time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from typing import Annotated
+
+import typer
+
+from pipelines.console.progress import say
+
+NOTICE_S = 120
+"""From AWS's notice to the end of the machine."""
+LOOK_EVERY_S = 5.0
+METADATA = "http://169.254.169.254"
+
+
+def main(
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for a notice.")] = False,
+    node: Annotated[
+        str | None, typer.Option(help="Ray's id of the machine. Default: this.")
+    ] = None,
+    seconds: Annotated[int, typer.Option(min=1, help="Time left after SIGTERM or --now.")] = 30,
+) -> None:
+    """Tell Ray in time that this machine is about to be taken away."""
+    terminated = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: terminated.set())
+    while not now and not terminated.is_set() and not noticed():
+        terminated.wait(LOOK_EVERY_S)
+    left = seconds if now or terminated.is_set() else NOTICE_S
+    say(f"this machine is taken away in {left} s; telling Ray")
+    drain(left, node)
+    # A preStop hook, and a process that a supervisor ends by SIGTERM, hold the machine meanwhile.
+    threading.Event().wait(left)
+
+
+def noticed() -> bool:
+    """Whether AWS has announced that it takes this spot machine back."""
+    endpoint = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", METADATA).rstrip("/")
+    ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+    try:
+        token = _answer(
+            urllib.request.Request(f"{endpoint}/latest/api/token", None, ttl, method="PUT")
+        )
+        notice = f"{endpoint}/latest/meta-data/spot/instance-action"
+        _answer(urllib.request.Request(notice, headers={"X-aws-ec2-metadata-token": token}))
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False  # 404 while there is no notice; or no AWS machine
+    return True
+
+
+def _answer(request: urllib.request.Request) -> str:
+    with urllib.request.urlopen(request, timeout=2) as answer:
+        return str(answer.read().decode())
+
+
+def drain(seconds: int, node: str | None) -> None:
+    """Ask Ray to drain the node, which ends in so many seconds."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node"]
+    command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "reclaimed"]
+    command += ["--deadline-remaining-seconds", str(seconds)]
+    if node is not None:
+        command += ["--node-id", node]
+    if address := os.environ.get("RAY_ADDRESS"):
+        command += ["--address", address]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        say(f"Ray has not taken the news: {done.stderr.strip().splitlines()[-1:]}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

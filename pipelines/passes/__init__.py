@@ -1,0 +1,1 @@
+"""Passes over an archive with Ray: listing, units of work, actors."""

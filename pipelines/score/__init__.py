@@ -1,0 +1,1 @@
+"""The scoring job: an archive and trained detectors become a score table."""

@@ -1,0 +1,1 @@
+"""The training job: normal images become a saved model."""

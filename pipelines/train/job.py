@@ -1,0 +1,44 @@
+"""What every process of a training job is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ganad.detectors.base import DetectorConfig
+from ganad.images.decode import Preprocessing
+from ganad.storage import files as storage
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A detector to fit, the rows to fit it on, and where everything goes."""
+
+    detector: str
+    config: DetectorConfig
+    preprocessing: Preprocessing
+    model: str
+    """URI of the model's folder."""
+    rows: str
+    """URI of the Parquet file of the rows, sorted by name, with the column `part`."""
+    num_rows: int
+    facts: dict[str, Any]
+    """What the saved model records of its data."""
+
+    def place(self, *names: str) -> str:
+        """A URI under MODEL/training."""
+        return storage.join(self.model, "training", *names)
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows, or some columns of them."""
+        return storage.read_table(self.rows, columns)
+
+    def positions(self, part: str, bad: Iterable[int] = ()) -> np.ndarray:
+        """Row numbers of one part, without those of unreadable images."""
+        chosen = np.asarray(self.table(["part"])["part"].to_pylist()) == part
+        chosen[list(bad)] = False
+        return np.flatnonzero(chosen)

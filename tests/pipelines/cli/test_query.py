@@ -1,0 +1,158 @@
+import csv
+import io
+import json
+
+import pytest
+
+from ganad.errors import ConfigError, QueryError
+from pipelines.cli.query import query
+from tests.ganad.scores.make_table import MODEL, OTHER, make_rows, write_table
+
+
+@pytest.fixture
+def table(tmp_path):
+    return write_table(str(tmp_path / "t"), {MODEL: make_rows(), OTHER: make_rows(seed=1)})
+
+
+def answer(table, *args, **options):
+    out = io.StringIO()
+    query(table, *args, **options, out=out)
+    return out.getvalue()
+
+
+def rows(table, *args, **options):
+    return json.loads(answer(table, *args, format="json", **options))
+
+
+def test_top_gives_the_highest_scores_of_each_model_and_no_errors(table):
+    found = rows(table, top=3)
+    for model, seed in ((MODEL, 0), (OTHER, 1)):
+        scores = sorted((r["score"] for r in make_rows(seed=seed) if r["score"]), reverse=True)
+        assert [row["score"] for row in found if row["model"] == model] == scores[:3]
+    assert [row["model"] for row in found] == [MODEL] * 3 + [OTHER] * 3
+
+
+def test_nothing_asked_gives_the_first_twenty(table):
+    assert len(rows(table)) == 40
+
+
+def test_where_gives_all_that_match_and_can_ask_for_errors(table):
+    assert {row["error"] for row in rows(table, where="error IS NOT NULL")} == {"empty file"}
+    found = rows(table, where="label = 'good' -- a comment")
+    assert {row["label"] for row in found} == {"good"}
+    assert len(found) == 80
+
+
+def test_top_and_where_together(table):
+    found = rows(table, top=2, where="label = 'good' OR label = 'hole'")
+    assert len(found) == 4
+    assert not any(row["label"] == "scratch" for row in found)
+    assert all(row["score"] is not None for row in found)
+
+
+def test_equal_scores_come_in_the_order_of_their_ids(tmp_path):
+    same = [row | {"score": 1.0} for row in make_rows(num=30, num_failed=0)]
+    folder = write_table(str(tmp_path / "t"), {MODEL: same[::-1]})
+    assert [row["image_id"] for row in rows(folder, top=5)] == [f"{i:016x}" for i in range(5)]
+
+
+def test_sql_of_any_kind(table):
+    found = rows(table, "SELECT label, count(*) AS n FROM scores GROUP BY label ORDER BY label")
+    assert found == [
+        {"label": "good", "n": 80},
+        {"label": "hole", "n": 20},
+        {"label": "scratch", "n": 20},
+    ]
+
+
+def test_columns_of_one_name_are_told_apart(table):
+    sql = (
+        f"SELECT a.score, b.score FROM scores a JOIN scores b USING (image_id) "
+        f"WHERE a.model = '{MODEL}' AND b.model = '{OTHER}' AND image_id = '{5:016x}'"
+    )
+    assert rows(table, sql) == [
+        {"score": make_rows()[5]["score"], "score_2": make_rows(seed=1)[5]["score"]}
+    ]
+
+
+VALUES = """SELECT TIMESTAMPTZ '2025-01-02 03:04:05+00' AS a, DATE '2025-01-02' AS b,
+1.50::DECIMAL(4, 2) AS c, 'nan'::DOUBLE AS d, 'inf'::DOUBLE AS e, [1, NULL] AS f,
+MAP {'k': 1.5} AS g, 'ü"\n,' AS h, NULL AS i, true AS j, 'x'::BLOB AS k, 12345678901234567890 AS l,
+{'m': 1} AS m, TIME '10:00' AS n, uuid() AS o, INTERVAL 1 DAY AS p, 2::BIGINT AS q"""
+
+
+def test_json_is_valid_whatever_the_values(table):
+    (row,) = rows(table, VALUES)
+    assert (row["a"], row["b"]) == ("2025-01-02T03:04:05+00:00", "2025-01-02")
+    assert (row["c"], row["d"], row["e"], row["f"]) == (1.5, None, None, [1, None])
+    assert (row["g"], row["h"], row["i"], row["j"]) == ({"k": 1.5}, 'ü"\n,', None, True)
+    assert (row["k"], row["l"], row["m"], row["q"]) == ("78", 12345678901234567890, {"m": 1}, 2)
+    answer(table, VALUES, format="json").encode("utf-8")
+
+
+def test_csv_is_read_back_whatever_the_values(table):
+    text = answer(table, VALUES, format="csv")
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert row["h"] == 'ü"\n,'
+    assert (row["d"], row["i"], row["j"], row["g"]) == ("", "", "true", '{"k": 1.5}')
+
+
+def test_no_rows_are_an_answer_too(table):
+    assert rows(table, where="score > 1e9") == []
+    assert answer(table, where="score > 1e9", format="csv").startswith("image_id,uri,")
+    assert "no rows" in answer(table, where="score > 1e9")
+
+
+def test_the_table_for_people(table):
+    text = answer(table, top=2)
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0] == ["model", "label", "score", "p_value", "name"]
+    assert lines[1] == [MODEL, "hole", "3.042", "0.01", "hole/036.png"]
+    assert len(lines) == 5
+
+
+def test_one_model_needs_no_column_of_its_own(tmp_path):
+    folder = write_table(str(tmp_path / "t"), {MODEL: make_rows()})
+    assert answer(folder, top=1).split()[:4] == ["label", "score", "p_value", "name"]
+
+
+def test_rows_wider_than_the_terminal_become_records(table):
+    text = answer(table, "SELECT * FROM scores ORDER BY image_id LIMIT 2")
+    assert text.splitlines()[0].split() == ["image_id", "0" * 16]
+    assert sum(line.startswith("uri ") for line in text.splitlines()) == 2
+
+
+def test_a_long_table_says_that_there_is_more(table):
+    text = answer(table, "SELECT range AS n FROM range(5000)")
+    assert "only the first 100 rows are shown" in text
+    assert len(text.splitlines()) == 102
+    assert len(rows(table, "SELECT range AS n FROM range(5000)")) == 5000
+
+
+def test_names_cannot_command_the_terminal(tmp_path):
+    evil = [row | {"name": "[red]\x1b[2J\u009b31m.png"} for row in make_rows(num=3, num_failed=0)]
+    text = answer(write_table(str(tmp_path / "t"), {MODEL: evil}), top=1)
+    assert "[red]�[2J�31m.png" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"sql": "SELECT 1", "top": 3}, QueryError, "^--top and SQL are two ways to ask"),
+        ({"sql": "SELECT 1", "where": "true"}, QueryError, "^--where and SQL"),
+        ({"where": "skore > 1"}, QueryError, '^"--where skore > 1": Binder Error'),
+        ({"where": "true; DROP VIEW scores"}, QueryError, '^"--where true; DROP VIEW scores"'),
+        ({"sql": "COPY scores TO 'x.csv'"}, QueryError, "can only be read"),
+        ({"format": "xml"}, ConfigError, "^--format xml is not known: give table, json, csv"),
+        ({"top": 0}, ConfigError, "^--top 0 asks for no images"),
+    ],
+)
+def test_wrong_questions_are_told(table, options, error, message):
+    with pytest.raises(error, match=message):
+        answer(table, **options)
+
+
+def test_standard_output_is_where_it_goes(table, capsys):
+    query(table, top=1, format="json")
+    assert len(json.loads(capsys.readouterr().out)) == 2

@@ -1,0 +1,53 @@
+"""How a job's workers share a cluster."""
+
+import pytest
+
+from ganad.detectors.settings import parse_workers
+from ganad.errors import CapacityError, ConfigError
+from pipelines.cluster.connection import Resources, cores_each, share
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "each"),
+    [
+        ([16], 1, 16),
+        ([16], 3, 5),
+        ([1, 1], 1, 1),  # no worker spans two nodes
+        ([16, 16], 3, 8),
+        ([0, 16, 4], 1, 16),
+        ([0, 16, 4], 4, 4),
+        ([2], 4, 1),
+        ([], 2, 1),
+    ],
+)
+def test_workers_have_the_most_cores_that_fit(nodes: list[int], workers: int, each: int) -> None:
+    assert cores_each(nodes, workers) == each
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_shares_of_two_cores() -> None:
+    assert share(None, None) == Resources(2, 0, 1)
+    assert share(None, None, workers_without_gpu=1) == Resources(1, 0, 2)
+    with pytest.raises(CapacityError, match=r"^--workers 3 needs 3 processor cores .* use --work"):
+        share(3, False)
+    with pytest.raises(CapacityError, match="^--gpu needs a GPU"):
+        share(None, True)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_training_that_grows_needs_only_its_least_number() -> None:
+    assert share((1, 4), None) == Resources(1, 0, 2, elastic=(1, 4))
+    assert share((2, 4), False) == Resources(2, 0, 1, elastic=(2, 4))
+    with pytest.raises(CapacityError, match="^--workers 3 needs 3 processor cores"):
+        share((3, 4), None)
+
+
+def test_numbers_of_workers() -> None:
+    assert parse_workers("3") == 3
+    assert parse_workers("1:4") == (1, 4)
+
+
+@pytest.mark.parametrize("typed", ["0", "4:1", "1:", ":3", "0:2", "two", "1:2:3", "-1", "²"])
+def test_what_is_no_number_of_workers_is_told(typed: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--workers {typed} is no number of workers: give"):
+        parse_workers(typed)
