@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -123,9 +122,7 @@ class PartWriter:
         table = pa.Table.from_batches(batches, SCHEMA)
         name = part_name(len(self.parts), self.token)
         uri = storage.join(self.folder, name)
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, row_group_size=ROWS_PER_GROUP, compression="zstd")
-        storage.write_bytes(uri, buffer.getvalue())
+        storage.write_table(uri, table, row_group_size=ROWS_PER_GROUP)
         self.parts.append((name, len(table)))
         self.num_images += len(table)
         self._count(table)

@@ -172,6 +172,14 @@ def read_table(
         return pq.read_table(file, columns=columns and list(columns), filters=filters)
 
 
+def write_table(uri: str, table: pa.Table, **options: Any) -> None:
+    """Write a Parquet file that appears complete or not at all. options go to pyarrow's
+    write_table; the compression is zstd unless they say otherwise. Raises ArchiveError."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **{"compression": "zstd", **options})
+    write_bytes(uri, buffer.getvalue())
+
+
 class _Ranges(io.RawIOBase):
     """An object on S3 as a file."""
 

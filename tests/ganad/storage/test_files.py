@@ -5,6 +5,7 @@ import pickle
 import time
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -55,6 +56,17 @@ def test_writing_replaces_and_leaves_nothing_else(base):
     storage.write_json(uri, {"ä": [None, 2]})
     assert storage.read_json(uri) == {"ä": [None, 2]}
     assert storage.list_names(base) == ["x.json"]
+
+
+def test_a_table_comes_back_with_the_options_it_was_written_with(base):
+    uri, table = storage.join(base, "x.parquet"), pa.table({"a": list(range(10))})
+    storage.write_table(uri, table, row_group_size=4)
+    assert storage.read_table(uri, filters=pc.field("a") > 7)["a"].to_pylist() == [8, 9]
+    with storage.open_input(uri) as file:
+        metadata = pq.ParquetFile(file).metadata
+    assert metadata.num_row_groups == 3
+    assert metadata.row_group(0).column(0).compression == "ZSTD"
+    assert storage.list_names(base) == ["x.parquet"]
 
 
 def test_exists_lists_and_removes(base):
