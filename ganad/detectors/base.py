@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ganad.batch import patches
 from ganad.batch.augment import Augment
+from ganad.batch.fixed import fixed
 from ganad.batch.patches import PatchConfig
 from ganad.batch.ranks import Ranks
 from ganad.detectors.precision import Precision, data_type
@@ -240,13 +241,11 @@ class Detector(nn.Module, Generic[ConfigT]):
         parts = []
         with self.scoring():
             for start in range(0, len(images), self.scoring_batch):
-                batch = images[start : start + self.scoring_batch]
-                batch_names = names[start : start + self.scoring_batch]
-                missing = self.scoring_batch - len(batch)
-                if missing:
-                    batch = torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)])
-                part = self.score_batch(batch, batch_names + [batch_names[-1]] * missing, maps)
-                parts.append(part.head(self.scoring_batch - missing))
+                end = start + self.scoring_batch
+                batch, num = fixed(images[start:end], self.scoring_batch)
+                batch_names = names[start:end]
+                batch_names += batch_names[-1:] * (len(batch) - num)
+                parts.append(self.score_batch(batch, batch_names, maps).head(num))
         return Scores.concatenate(parts)
 
 

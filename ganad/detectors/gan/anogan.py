@@ -19,6 +19,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from ganad import losses
+from ganad.batch.fixed import fixed
 from ganad.detectors.base import Scores, Step
 from ganad.detectors.gan.game import AdversarialConfig, AdversarialDetector
 from ganad.detectors.gan.latent_search import Found, LatentSearch, SearchOptions
@@ -191,9 +192,9 @@ class Anogan(AdversarialDetector[AnoganConfig]):
         """E(x), in batches of one shape."""
         assert self.encoder is not None
         size, codes = self.config.search_batch, []
-        for batch in images.split(size):
-            padded = torch.cat([batch, batch[-1:].expand(size - len(batch), -1, -1, -1)])
-            codes.append(self.encoder(padded)[: len(batch)])
+        for some in images.split(size):
+            batch, num = fixed(some, size)
+            codes.append(self.encoder(batch)[:num])
         return torch.cat(codes)
 
     def reconstruct(self, images: Tensor) -> Tensor:

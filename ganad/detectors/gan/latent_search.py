@@ -20,6 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ganad.batch.fixed import fixed
 from ganad.losses_adversarial import fm_pair
 
 ROUND = 50
@@ -170,11 +171,10 @@ class LatentSearch:
     def _targets(self, images: Tensor) -> Tensor:
         """f(x) of all images, in batches of the one shape."""
         parts = []
-        for batch in images.split(self.options.slots):
-            missing = self.options.slots - len(batch)
-            padded = torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)])
-            padded = padded.contiguous(memory_format=torch.channels_last)
-            parts.append(self.fast_features(padded.to(self.options.dtype)).float()[: len(batch)])
+        for some in images.split(self.options.slots):
+            batch, num = fixed(some, self.options.slots)
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            parts.append(self.fast_features(batch.to(self.options.dtype)).float()[:num])
         return torch.cat(parts)
 
 

@@ -19,6 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ganad.batch.fixed import fixed
 from ganad.detectors.base import Scores
 from ganad.detectors.statistics.pooled import PooledConfig, PooledDetector
 from ganad.features.moments import (
@@ -172,7 +173,8 @@ class Gaussian(PooledDetector[GaussianConfig, dict[str, Moments], Level]):
         """uint8 images (n, c, h, w) -> by level what score_vectors scores: float32 (n, d), or
         (n, windows, d) with patches."""
         found: dict[str, list[Tensor]] = {level: [] for level in self.levels}
-        for batch, num in self._filled(self.patches(images)):
+        for some in self.patches(images).split(self.scoring_batch):
+            batch, num = fixed(some, self.scoring_batch)
             for level, vectors in self.features(batch).items():
                 found[level].append(vectors[:num].cpu())
         joined = {level: torch.cat(batches) for level, batches in found.items()}
@@ -187,13 +189,9 @@ class Gaussian(PooledDetector[GaussianConfig, dict[str, Moments], Level]):
         parts = []
         for start in range(0, len(next(iter(flat.values()))), self.scoring_batch):
             batch = {k: v[start : start + self.scoring_batch] for k, v in flat.items()}
-            some = len(next(iter(batch.values())))
-            # Filled up, like images: kernels, and so the last bits, go by the batch's size.
-            filled = {
-                k: torch.cat([v, v[-1:].expand(self.scoring_batch - some, -1)]).to(self.device)
-                for k, v in batch.items()
-            }
-            parts.append(self._score_vectors(filled).head(some))
+            num_vectors = len(next(iter(batch.values())))
+            filled = {k: fixed(v, self.scoring_batch)[0].to(self.device) for k, v in batch.items()}
+            parts.append(self._score_vectors(filled).head(num_vectors))
         scores = Scores.concatenate(parts)
         if self.config.patch is not None:
             scores = self._pool(scores, self.config.patch, len(scores) // num)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import Tensor, nn
 
 from ganad.batch.augment_fit import AugmentedFit, passes
+from ganad.batch.fixed import fixed
 from ganad.detectors.base import DetectorConfig, StatisticsDetector, StatisticsT
 from ganad.detectors.precision import Precision
 from ganad.errors import TrainingError
@@ -137,7 +138,8 @@ class PooledDetector(
         Batches are filled up as for scoring (see scoring_batch): a fit then does not depend, in
         the last bits, on how the training images were cut into pieces.
         """
-        for batch, num in self._filled(images):
+        for some in images.split(self.scoring_batch):
+            batch, num = fixed(some, self.scoring_batch)
             found = self.features(batch)
             for level, vectors in found.items():
                 if not vectors.isfinite().all():
@@ -146,12 +148,6 @@ class PooledDetector(
                         f"are not finite: set precision to float32 or use other weights"
                     )
             yield {level: vectors[:num] for level, vectors in found.items()}
-
-    def _filled(self, images: Tensor) -> Iterator[tuple[Tensor, int]]:
-        """Batches of one size, and how many images of each are not there to fill it."""
-        for batch in images.split(self.scoring_batch):
-            missing = self.scoring_batch - len(batch)
-            yield torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)]), len(batch)
 
     def refuse_few(self, num: int, what: str) -> None:
         """Raise TrainingError if num images cannot make what."""
