@@ -30,8 +30,13 @@ class Resources:
     cpus: float
     """Per worker."""
     elastic: tuple[int, int] | None = None
-    """Workers of a training that grows and shrinks, at least and at the most; num_workers is then
-    how many there is room for now."""
+    """Least and most workers of a training that grows and shrinks; num_workers is then how many
+    there is room for now."""
+
+    @property
+    def threads(self) -> int:
+        """Of a worker's arithmetic; at least 1, also of one that is given less than a core."""
+        return max(1, int(self.cpus))
 
 
 @contextmanager

@@ -31,9 +31,10 @@ from pipelines.console.progress import Meter, say
 from pipelines.passes.listing import Arrival
 from pipelines.passes.stream import stream
 from pipelines.passes.units import rows_per_unit
+from pipelines.passes.worker import distinct
 from pipelines.score.job import claim_job, may_begin
 from pipelines.score.plan import Plan
-from pipelines.score.scorer import Scorer, distinct
+from pipelines.score.scorer import Scorer
 from pipelines.score.tally import Tally
 
 NUM_FAILURES = 100
@@ -77,7 +78,7 @@ def score(
             arguments = {
                 "models": [storage.absolute(model) for model in models],
                 "table": table,
-                "num_threads": max(1, int(resources.cpus)),
+                "num_threads": resources.threads,
             }
             tally, known, whole = Tally(began), 0, False
             for parts in archive.rounds():

@@ -16,16 +16,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-import torch
 
-from ganad.images.decode import Preprocessing
-from ganad.model import load
 from ganad.scores.notes import with_note
 from ganad.scores.rows import score_rows
 from ganad.storage import files as storage
 from ganad.storage.retry import JOB_PATIENCE_S, patiently
-from pipelines.passes.stream import Batch, decoded_rows
-from pipelines.passes.units import Unit
+from pipelines.passes.worker import DecodedUnit, ModelWorker
 
 _PART = re.compile(r"part-\d{6,}\.parquet")
 
@@ -45,62 +41,52 @@ def unit_of(name: str) -> int:
     return int(name.removeprefix("part-").removesuffix(".parquet"))
 
 
-class Scorer:
-    """Holds the models; scores one unit per call and writes its part of each model's table."""
+class Scorer(ModelWorker):
+    """Scores one unit at a time with all models and writes its part of each model's table."""
 
-    def __init__(self, models: Sequence[str], table: str, num_threads: int) -> None:
-        torch.set_num_threads(num_threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.models = [
-            patiently(functools.partial(load, model, device), model, JOB_PATIENCE_S)
-            for model in models
-        ]
-        self.preprocessings = distinct([model.preprocessing for model in self.models])
+    def setup(self, models: Sequence[str], num_threads: int, table: str) -> None:
+        self.load_models(models, num_threads)
         self.table = table
-        self.worker = {
+        self.process = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "restarted": _took_a_dead_one_s_place(),
+            "restarted": _is_restarted(),
         }
 
-    def __call__(self, batch: Batch) -> Batch:
-        unit = Unit.of(batch)
-        retried: list[str] = []
-        rows = patiently(unit.rows, unit.uri, JOB_PATIENCE_S, retried.append)
-        decoded, decoding = decoded_rows(batch, rows, self.preprocessings)
+    def work(self, images: DecodedUnit) -> dict[str, Any]:
+        unit, rows, decoding = images.unit, images.rows, images.decoding
         tables, notes = [], []
         for model in self.models:
             began = time.perf_counter()
             size = self.preprocessings.index(model.preprocessing)
-            tables.append(score_rows(model, rows, [one[size] for one in decoded]))
+            tables.append(score_rows(model, rows, [row[size] for row in images.decoded]))
             seconds = time.perf_counter() - began
             note = {"rows": unit.num, "began": decoding["began"], "ended": time.time()}
-            notes.append({**note, "score_s": seconds, "first": rows[0]["name"], **self.worker})
+            notes.append({**note, "score_s": seconds, "first": rows[0]["name"], **self.process})
         notes[0] |= decoding
-        report: dict[str, Any] = {"rows": unit.num, "decode_s": decoding["decode_s"]}
-        report["score_s"] = sum(note["score_s"] for note in notes)
+        retried: list[str] = []
         began = time.perf_counter()
         for model, scored, note in zip(self.models, tables, notes, strict=True):
             uri = part_uri(self.table, model.id, unit.number)
             part = with_note(scored, note)
             patiently(functools.partial(write_part, uri, part), uri, JOB_PATIENCE_S, retried.append)
-        report["write_s"] = time.perf_counter() - began
-        report["retries"] = sum(decoding["retries"].values()) + len(retried)
-        failures = Counter(error for error in tables[0]["error"].to_pylist() if error)
-        report["failures"] = dict(failures)
-        return {"number": batch["number"], "report": [json.dumps(report)]}
+        report = {
+            "rows": unit.num,
+            "decode_s": decoding["decode_s"],
+            "score_s": sum(note["score_s"] for note in notes),
+            "write_s": time.perf_counter() - began,
+            "retries": sum(decoding["retries"].values()) + len(retried),
+            "failures": Counter(error for error in tables[0]["error"].to_pylist() if error),
+        }
+        return {"report": json.dumps(report)}
 
 
-def _took_a_dead_one_s_place() -> bool:
+def _is_restarted() -> bool:
+    """True if this process replaces one that died."""
     if not ray.is_initialized():
         return False
     context = ray.get_runtime_context()
     return context.get_actor_id() is not None and context.was_current_actor_reconstructed
-
-
-def distinct(preprocessings: Sequence[Preprocessing]) -> list[Preprocessing]:
-    """Each kind of preprocessing once: an image is decoded once for all models that share it."""
-    return list(dict.fromkeys(preprocessings))
 
 
 def write_part(uri: str, table: pa.Table) -> None:

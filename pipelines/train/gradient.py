@@ -64,7 +64,7 @@ def fit_gradient(job: TrainingJob, resources: Resources) -> None:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     kind: Any = ray.remote(num_cpus=0)(Reporter)
     reporter = kind.options(scheduling_strategy=here).remote()
-    config = {"job": job, "decoded": decoded, "reporter": reporter, "cpus": resources.cpus}
+    config = {"job": job, "decoded": decoded, "reporter": reporter, "threads": resources.threads}
     file_system, path = storage.arrow_filesystem(job.place("checkpoints"))
     num_workers: Any = resources.elastic or resources.num_workers
     trainer = ray.train.torch.TorchTrainer(
@@ -133,7 +133,7 @@ def _work(config: dict[str, Any]) -> None:
     """What each rank runs."""
     job: TrainingJob = config["job"]
     try:
-        _train(job, config["decoded"], config["reporter"], int(config["cpus"]))
+        _train(job, config["decoded"], config["reporter"], config["threads"])
     except ArchiveError:
         raise  # of this rank alone: Ray ends the others, which wait for it, and they try again
     except GanadError as error:  # raised on every rank alike; trying again would not help
@@ -144,7 +144,7 @@ def _train(job: TrainingJob, decoded: Decoded, reporter: Any, num_threads: int) 
     context = ray.train.get_context()
     rank = context.get_world_rank()
     device = ray.train.torch.get_device()
-    torch.set_num_threads(max(1, num_threads))
+    torch.set_num_threads(num_threads)
     images = open_images(
         job, decoded, lambda sentence: ray.get(reporter.report.remote({}, [sentence]))
     )

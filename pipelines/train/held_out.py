@@ -20,10 +20,8 @@ import torch
 
 from ganad.calibration import Calibration
 from ganad.detectors.statistics.gaussian import Gaussian
-from ganad.model import load
 from ganad.storage import files as storage
-from pipelines.passes.stream import Batch, decoded_rows
-from pipelines.passes.units import Unit
+from pipelines.passes.worker import DecodedUnit, ModelWorker
 
 KEPT_BYTES = 2**28
 """Of features at the most: with all levels of EfficientNet-B4 22 000 images."""
@@ -84,28 +82,18 @@ class HeldOut:
         return HeldOut(ids, vectors)
 
 
-class Extractor:
+class Extractor(ModelWorker):
     """Turns a unit of images into their features."""
 
-    def __init__(self, model: str, num_threads: int) -> None:
-        torch.set_num_threads(num_threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = load(model, device)
+    def setup(self, models: Sequence[str], num_threads: int) -> None:
+        self.load_models(models, num_threads)
 
-    def __call__(self, batch: Batch) -> Batch:
-        unit = Unit.of(batch)
-        rows = unit.rows()
-        decoded, _ = decoded_rows(batch, rows, [self.model.preprocessing])
+    def work(self, images: DecodedUnit) -> dict[str, Any]:
         found = HeldOut((), {})
-        good = [i for i, (one,) in enumerate(decoded) if one.image is not None]
-        if good:
-            images = torch.from_numpy(np.stack([decoded[i][0].image for i in good]))  # type: ignore[misc]
-            found = HeldOut(_ids(rows, good), _gaussian(self.model.detector).vectors(images))
-        return {"number": [unit.number], "num": [unit.num], "held_out": [pickle.dumps(found)]}
-
-
-def _ids(rows: Sequence[dict[str, Any]], chosen: Sequence[int]) -> tuple[str, ...]:
-    return tuple(str(rows[i]["image_id"]) for i in chosen)
+        if images.good:
+            vectors = _gaussian(self.model.detector).vectors(torch.from_numpy(images.images))
+            found = HeldOut(tuple(str(images.rows[i]["image_id"]) for i in images.good), vectors)
+        return {"held_out": pickle.dumps(found)}
 
 
 def _gaussian(detector: Any) -> Gaussian:

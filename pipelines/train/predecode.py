@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,9 @@ from ganad.images.shards import is_whole, write_shard
 from ganad.storage import files as storage
 from pipelines.cluster.connection import Resources
 from pipelines.console.progress import Meter, say
-from pipelines.passes.stream import Batch, decoded_rows, stream
+from pipelines.passes.stream import stream
 from pipelines.passes.units import Unit, cut, rows_per_unit
+from pipelines.passes.worker import DecodedUnit, UnitWorker
 from pipelines.train.cache import Cache
 from pipelines.train.job import TrainingJob
 
@@ -36,27 +38,23 @@ class Decoded:
     """Row number -> error; such a row's pixels are zero and must not be used."""
 
 
-class Writer:
+class Writer(UnitWorker):
     """Turns a unit into a shard. The errors are written first: a shard that exists is finished."""
 
-    def __init__(self, preprocessing: Preprocessing, folder: str, keep: bool) -> None:
-        self.preprocessing, self.folder, self.keep = preprocessing, folder, keep
+    def setup(self, preprocessing: Preprocessing, folder: str, keep: bool) -> None:
+        self.preprocessings, self.folder, self.keep = [preprocessing], folder, keep
 
-    def __call__(self, batch: Batch) -> Batch:
-        unit = Unit.of(batch)
-        decoded, _ = decoded_rows(batch, unit.rows(), [self.preprocessing])
-        pixels = np.zeros(_shape(unit, self.preprocessing) if self.keep else 0, np.uint8)
-        errors = {}
-        for i, (one,) in enumerate(decoded):
-            if one.image is None:
-                errors[unit.start + i] = one.error
-            elif self.keep:
-                pixels[i] = one.image
+    def work(self, images: DecodedUnit) -> dict[str, Any]:
+        unit = images.unit
         shard, beside = _places(self.folder, unit)
-        storage.write_json(beside, errors)
+        storage.write_json(beside, {unit.start + i: text for i, text in images.errors.items()})
         if self.keep:
+            pixels = np.zeros(_shape(unit, self.preprocessings[0]), np.uint8)
+            for i, (decoded,) in enumerate(images.decoded):
+                if decoded.image is not None:
+                    pixels[i] = decoded.image
             write_shard(shard, pixels)
-        return {"num": [unit.num]}
+        return {}
 
 
 def predecode(job: TrainingJob, resources: Resources) -> Decoded:

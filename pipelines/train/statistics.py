@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,13 @@ from ganad.detectors.base import StatisticsDetector
 from ganad.detectors.statistics.gaussian import Gaussian
 from ganad.errors import TrainingError
 from ganad.images.load import load_images
-from ganad.model import Model, load
+from ganad.model import Model
 from ganad.storage import files as storage
 from pipelines.cluster.connection import Resources
 from pipelines.console.progress import Meter, say
-from pipelines.passes.stream import Batch, decoded_rows, stream
+from pipelines.passes.stream import stream
 from pipelines.passes.units import Unit, cut, rows_per_unit
+from pipelines.passes.worker import DecodedUnit, ModelWorker
 from pipelines.score.scorer import Scorer, write_part
 from pipelines.train.addition import Base
 from pipelines.train.held_out import Extractor, HeldOut
@@ -35,30 +35,22 @@ CUT_FOR = 16
 """Workers that units are cut for, however many there are."""
 
 
-class Observer:
+class Observer(ModelWorker):
     """Holds an unfitted detector; turns a unit of images into their statistics."""
 
-    def __init__(self, model: str, start: Any, num_threads: int) -> None:
-        torch.set_num_threads(num_threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = load(model, device)
+    def setup(self, models: Sequence[str], num_threads: int, start: Any) -> None:
+        self.load_models(models, num_threads)
         self.start = start
 
-    def __call__(self, batch: Batch) -> Batch:
-        unit = Unit.of(batch)
-        decoded, _ = decoded_rows(batch, unit.rows(), [self.model.preprocessing])
-        images = [one[0].image for one in decoded if one[0].image is not None]
-        errors = [one[0].error for one in decoded if one[0].image is None]
+    def work(self, images: DecodedUnit) -> dict[str, Any]:
         detector = self.model.detector
         assert isinstance(detector, StatisticsDetector)
         statistics = self.start
-        if images:
-            statistics = detector.observe(self.start, torch.from_numpy(np.stack(images)))
+        if images.good:
+            statistics = detector.observe(self.start, torch.from_numpy(images.images))
         return {
-            "number": [unit.number],
-            "num": [unit.num],
-            "errors": [pickle.dumps(errors)],
-            "statistics": [pickle.dumps(statistics, protocol=5)],
+            "errors": pickle.dumps(list(images.errors.values())),
+            "statistics": pickle.dumps(statistics, protocol=5),
         }
 
 
@@ -98,7 +90,7 @@ def _fit(
         return detector.finish(merged), errors
     start = _begin(detector, rows, job)
     unfitted = Model(detector, None).save(job.place("uncalibrated", "unfitted"))
-    arguments = {"model": unfitted, "start": start, "num_threads": max(1, int(resources.cpus))}
+    arguments = {"models": [unfitted], "start": start, "num_threads": resources.threads}
     with Meter("fitting", sum(unit.num for unit in train), "images") as meter:
         rows_of_units = stream(train, Observer, arguments, [job.preprocessing], resources)
         for row in in_order(rows_of_units):
@@ -155,7 +147,7 @@ def _calibrate_gaussian(
     so that images can be added later."""
     parts = [] if base is None or base.held_out is None else [base.held_out]
     units = _units(job, rows, "calibration")
-    arguments = {"model": fitted, "num_threads": max(1, int(resources.cpus))}
+    arguments = {"models": [fitted], "num_threads": resources.threads}
     with Meter("calibrating", sum(unit.num for unit in units), "images") as meter:
         found = stream(units, Extractor, arguments, [job.preprocessing], resources) if units else ()
         for row in in_order(found):
@@ -178,10 +170,10 @@ def _calibrate(
         say("no images are held out for calibration: scores will have no p-values")
         return None
     table = job.place("uncalibrated", "table")
-    arguments = {"models": [model], "table": table, "num_threads": max(1, int(resources.cpus))}
+    arguments = {"models": [model], "table": table, "num_threads": resources.threads}
     with Meter("calibrating", sum(unit.num for unit in units), "images") as meter:
         for row in stream(units, Scorer, arguments, [job.preprocessing], resources):
-            meter.update(meter.done + json.loads(row["report"])["rows"])
+            meter.update(meter.done + int(row["num"]))
     folder = storage.join(table, storage.list_names(table)[0])
     scored = pa.concat_tables(
         storage.read_table(storage.join(folder, name)) for name in storage.list_names(folder)

@@ -17,7 +17,7 @@ from ganad import load
 from ganad.archive.manifest import open_manifest
 from ganad.errors import CapacityError, ConfigError, Mismatch, TrainingError
 from ganad.scores.table import ScoreTable
-from pipelines.passes.stream import decode_unit
+from pipelines.passes.decoding import decode_unit
 from pipelines.passes.units import Unit, cut
 from pipelines.score.run import score
 from pipelines.score.scorer import Scorer
@@ -261,9 +261,9 @@ def test_apart_or_in_one_process_the_stages_give_the_same_table(
     batch = {key: np.array([value]) for key, value in unit.item().items()}
     assert Unit.of(batch) == unit
     threads = torch.get_num_threads()
-    together = Scorer([ganomaly], str(tmp_path / "together"), 1)
+    together = Scorer(models=[ganomaly], num_threads=1, table=str(tmp_path / "together"))
     together(dict(batch))
-    apart = Scorer([ganomaly], str(tmp_path / "apart"), 1)
+    apart = Scorer(models=[ganomaly], num_threads=1, table=str(tmp_path / "apart"))
     apart(decode_unit(dict(batch), [model.preprocessing for model in apart.models]))
     torch.set_num_threads(threads)
     columns = ["image_id", "score", "p_value", "width", "height", "error"]
