@@ -22,7 +22,9 @@ class Augment(BaseModel):
     """All off by default: a variation that makes of a normal image one that would be a defect
     teaches the wrong thing, so each is to be chosen for the images at hand."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     flip_horizontal: bool = False
     """Mirror half of the images left to right."""

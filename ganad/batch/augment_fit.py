@@ -28,7 +28,9 @@ TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.52
 class AugmentedFit(BaseModel):
     """Off unless repeats is set. The others ban what would make a defect of a normal image."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     repeats: int = Field(default=0, ge=0)
     """Passes over the training images, each of which varies them anew (paper: 100); 0 = one pass

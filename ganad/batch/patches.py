@@ -15,7 +15,9 @@ from torch import Tensor
 class PatchConfig(BaseModel):
     """The windows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     size: int = Field(ge=8, le=2048)
     """Side in pixels of the windows that the networks see."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import Any, get_args
@@ -74,7 +75,15 @@ def _sentence(name: str, config_class: type[BaseModel], error: ValidationError) 
     if isinstance(cause, ConfigError):  # raised by a config's own check, a sentence already
         return str(cause)
     what = str(cause) if cause else first["msg"][0].lower() + first["msg"][1:]
-    return f"{key or name}={first['input']!r} cannot be used for {name}: {what}"
+    return f"{key or name}={_shown(first['input'])} cannot be used for {name}: {what}"
+
+
+def _shown(value: Any) -> str:
+    """A value as Python writes it, cut short where it is large or deep."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return "…"
 
 
 def _keys(config_class: type[BaseModel], prefix: str = "") -> list[str]:

@@ -25,7 +25,9 @@ from ganad.errors import ConfigError
 class DetectorConfig(BaseModel):
     """Keys that every detector has. Unknown keys are errors (see ganad.detectors.configure)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     smallest_input: ClassVar[int] = 8
     largest_input: ClassVar[int] = 2048
@@ -39,7 +41,7 @@ class DetectorConfig(BaseModel):
     """1 = grey, 3 = RGB."""
     batch_size: int = Field(default=64, ge=1)
     """Images per step over all workers together."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Fixes initial weights, data order, noise and the split. 0 is a seed like any other."""
     precision: Precision = "auto"
     """Of the forward pass (autocast); weights, losses and scores stay float32 or better. auto:

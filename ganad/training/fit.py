@@ -21,6 +21,7 @@ from ganad.archive.selection import normal_rows, with_parts
 from ganad.calibration import Calibration
 from ganad.detectors import configure, create
 from ganad.detectors.base import Detector, GradientDetector, StatisticsDetector
+from ganad.detectors.settings import lay_over, read_config
 from ganad.errors import TrainingError
 from ganad.images.decode import Decoded, Preprocessing
 from ganad.images.inputs import decoded_batches, from_rows
@@ -38,21 +39,27 @@ def fit(
     detector: str,
     images: Any,
     *,
+    config: str | os.PathLike[str] | None = None,
     out: str | None = None,
     device: str | torch.device | None = None,
     drop_abnormal: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
-    **config: Any,
+    **keys: Any,
 ) -> Model:
     """Fit a detector on normal images and calibrate it on those held out.
 
     images: a folder, paths, PIL images, an array or a tensor (see Model.score).
+    keys: of the detector, such as epochs=15 or backbone={"name": "resnet18", "weights": "random"}.
+    config: a preset of the detector, such as "paper", or a TOML file; keys go over it. The same
+    keys give the model that `ganad train --set` and `--config` give.
     out: a folder to save the model to, with training.html, the page of its training.
-    config: the detector's keys, such as epochs=15 or
-    backbone={"name": "resnet18", "weights": "random"}.
     Raises ConfigError for a wrong key and TrainingError for images that cannot train.
     """
-    checked = configure(detector, config)
+    values: dict[str, Any] = {}
+    if config is not None:
+        values = read_config(detector, config, "config=")
+    lay_over(values, keys)
+    checked = configure(detector, values)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = create(detector, checked)
     preprocessing = Preprocessing(image_size=checked.image_size, channels=checked.channels)

@@ -43,13 +43,17 @@ class Budget:
         own = files("pipelines.benchmark") / "budgets"
         place = own / f"{name}.toml"
         try:
-            text = place.read_text() if place.is_file() else Path(name).read_text()
+            text = (
+                place.read_text("utf-8") if place.is_file() else Path(name).read_text("utf-8-sig")
+            )
             tables = tomllib.loads(text.replace("{data}", str(data)))
         except OSError:
             known = ", ".join(sorted(Path(str(one)).stem for one in own.iterdir()))
             raise ConfigError(f"--budget {name} is no file: give one, or one of {known}") from None
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"--budget {name} is no TOML ({error}): mend it") from None
+        except ValueError as error:
+            raise ConfigError(
+                f"--budget {name} is not valid TOML ({error}): fix the file"
+            ) from None
         found = Budget(tables, tuple(settings))
         for table in tables:
             if table != ALL:
@@ -64,12 +68,12 @@ class Budget:
         """All config keys of a run: of the detector, the data set, the budget and --set."""
         detector = self.detector(name)
         fields = find(detector).Config.model_fields
-        values = merge_settings(detector, None, chosen.settings, seed)
+        values = merge_settings(detector, assignments=chosen.settings, seed=seed)
         shared = {key: v for key, v in self.tables.get(ALL, {}).items() if key in fields}
         lay_over(values, shared)
         own = {key: v for key, v in self.tables.get(name, {}).items() if key != VARIANT}
         lay_over(values, own)
-        values = merge_settings(detector, None, self.settings, seed, values)
+        values = merge_settings(detector, assignments=self.settings, seed=seed, below=values)
         if "classes" in fields and chosen.types:
             values["classes"] = list(chosen.types)
         return values

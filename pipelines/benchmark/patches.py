@@ -27,7 +27,7 @@ def patches(name: str, settings: Sequence[str], rounds: int) -> list[dict[str, A
     alternate, and the figures are medians. Raises ConfigError for settings without patch.size, and
     for a detector that must be fitted before it scores.
     """
-    values = merge_settings(name, None, settings, None)
+    values = merge_settings(name, assignments=settings)
     config = configure(name, values)
     if config.patch is None:
         raise ConfigError(f"{name} has no patches in these settings: add --set patch.size=64")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -97,7 +96,8 @@ def train(
     sources: Sources,
     out: Out,
     config: Annotated[
-        Path | None, typer.Option(help="TOML file of config keys; --set goes over it.")
+        str | None,
+        typer.Option(help="TOML file of keys, or a preset such as paper; --set goes over it."),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="One config key, such as epochs=30.")

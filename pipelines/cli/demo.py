@@ -38,7 +38,7 @@ def demo(out: str, *, debug: bool = False) -> None:
             "ganomaly",
             [str(folder / "train.manifest")],
             models[0],
-            values=merge_settings("ganomaly", None, GANOMALY, None),
+            values=merge_settings("ganomaly", assignments=GANOMALY),
             workers=2,
             gpu=False,
         )
@@ -50,7 +50,7 @@ def demo(out: str, *, debug: bool = False) -> None:
             "gaussian",
             [str(folder / "train.manifest")],
             models[1],
-            values=merge_settings("gaussian", None, GAUSSIAN, None),
+            values=merge_settings("gaussian", assignments=GAUSSIAN),
             gpu=False,
         )
         say("5/6  scoring the test digits with both models in one pass")

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ganad.detectors import DETECTORS, configure, find
-from ganad.detectors.settings import merge_settings
 from ganad.errors import ConfigError
 from ganad.model import load, read_info
 from ganad.scores.table import ScoreTable
@@ -52,7 +51,7 @@ def _lines_of_model(folder: str) -> list[tuple[str, str]]:
     lines = {
         "model": info["id"],
         "parameters": f"{info['num_parameters']:,}",
-        "config": _differences(info["detector"], info["config"]) or "as ganad train has it",
+        "config": _differences(info["detector"], info["config"]) or "all defaults",
         "preprocessing": _words(info["preprocessing"]),
         **_facts(info["facts"]),
         **_facts(training),
@@ -90,10 +89,9 @@ def _words(value: Any) -> str:
 
 
 def _differences(detector: str, config: Mapping[str, Any]) -> str:
-    """The keys that are not as ganad train DETECTOR has them by itself."""
-    values = merge_settings(detector, None, [], None)
+    """The keys that differ from the defaults of the detector."""
     try:
-        usual = _flat(configure(detector, values).model_dump(mode="json"))
+        usual = _flat(configure(detector, {}).model_dump(mode="json"))
     except ConfigError:  # such as weights that must be named
         usual = {}
     return ", ".join(

@@ -13,6 +13,7 @@ from typing import Any
 
 import ganad
 import pipelines
+from ganad.detectors.settings import presets
 from ganad.errors import ConfigError
 from ganad.storage import files as storage
 
@@ -71,6 +72,8 @@ def pack(arguments: Sequence[str], parameters: Mapping[str, Any]) -> Parcel:
     rewritten = list(arguments)
     for parameter in FILES:
         value = parameters.get(parameter)
+        if parameter == "config" and str(value) in presets(parameters.get("detector") or ""):
+            continue  # a part of ganad, which the cluster has
         if value is not None and not storage.is_remote(str(value)):
             sent = f"files/{parameter}-{Path(value).name}"
             files[sent] = _checked(parameter, Path(value))

@@ -41,9 +41,11 @@ QUEUE = 8
 
 
 class AnoganConfig(AdversarialConfig):
-    """Defaults: DCGAN's training, and the search of EGBAD's authors, who repeated AnoGAN."""
+    """The authors published no code. Defaults: DCGAN's training (Radford et al. 2016, there with
+    width 128 and batches of 128), and the search of EGBAD's authors, who repeated AnoGAN."""
 
     epochs: int = Field(default=20, ge=1)
+    """Passes over the training images: the paper's, over a million patches. Fewer need more."""
     search_steps: int = Field(default=500, ge=1)
     """Γ, steps of the search."""
     search_rate: float = Field(default=1e-2, gt=0)

@@ -22,7 +22,8 @@ from ganad.networks.average import Average
 
 
 class EgbadConfig(GradientConfig):
-    """Defaults: the authors' code for MNIST, at 64 pixels (theirs are 28)."""
+    """Defaults: the authors' code for MNIST, at 64 pixels in colour (theirs are 28, grey). The rate
+    is so low that it needs tens of thousands of steps: 100 epochs of 60,000 images, not of 600."""
 
     epochs: int = Field(default=100, ge=1)
     """Passes over the training images; the code leaves them to its user."""

@@ -37,7 +37,7 @@ CONSTANT_CODES = 1e-2
 
 
 class FanoganConfig(AdversarialConfig):
-    """Defaults: the authors' code."""
+    """Defaults: the authors' code, which trains on grey images of 64 pixels."""
 
     epochs: int = Field(default=10, ge=1)
     """Of both stages together."""
@@ -45,13 +45,14 @@ class FanoganConfig(AdversarialConfig):
     """Of G and D."""
     adversarial: Objective = "wgan-gp"
     n_critic: int = Field(default=5, ge=1)
+    """Steps of D for each step of G. A fifth of the steps train G: few images need many epochs."""
     latent: int = Field(default=128, ge=1)
     beta1: float = Field(default=0.0, ge=0, lt=1)
     beta2: float = Field(default=0.9, ge=0, lt=1)
     flip: float = Field(default=0.5, ge=0, le=1)
     """Share of training images that are mirrored left to right; 0 where the two sides differ."""
     encoder_share: float = Field(default=0.3, gt=0, lt=1)
-    """Share of the steps that train E, after the GAN."""
+    """Share of the steps that train E, after the GAN. The code has a number of steps: 50,000."""
     encoder_steps: int | None = Field(default=None, ge=1)
     """Steps that train E, in place of encoder_share."""
     encoder_loss: Literal["izi_f", "izi", "ziz"] = "izi_f"

@@ -27,12 +27,13 @@ from ganad.networks.initialisation import dcgan_init
 
 
 class SkipGanomalyConfig(GradientConfig):
-    """Defaults: the authors' code and script for CIFAR-10."""
+    """Defaults: the authors' code and script for CIFAR-10. The paper names learning_rate 2e-3
+    with a decay, which the code never runs."""
 
     image_size: int = Field(default=32, ge=8, le=8192)
     """Side in pixels of the square that images are resized to; a power of two, 32 at least."""
     epochs: int = Field(default=25, ge=1)
-    """Passes over the training images; fixed in advance, the last checkpoint is the result."""
+    """Passes over the training images, as in the script; the paper stops by test scores."""
     latent: int = Field(default=100, ge=1)
     """Width of the discriminator's features f (nz)."""
     width: int = Field(default=64, ge=1)
@@ -46,7 +47,7 @@ class SkipGanomalyConfig(GradientConfig):
     d_latent: Literal["0", "+", "-"] = "0"
     """Sign of L_lat in L_D: the code adds it ("+"), which teaches D to agree; "-" is unbounded."""
     input_noise: float = Field(default=0.0, ge=0)
-    """σ of Gaussian noise on the generator's input while training."""
+    """σ of Gaussian noise on the generator's input while training; in the code it is 0."""
     beta1: float = Field(default=0.5, ge=0, lt=1)
     """Adam's β₁; β₂ is 0.999."""
     score_weight: float = Field(default=0.9, ge=0, le=1)

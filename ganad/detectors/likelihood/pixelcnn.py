@@ -17,7 +17,7 @@ from ganad.errors import ConfigError
 
 
 class PixelCnnConfig(AutoregressiveConfig):
-    """Defaults: a network that a processor can train; ganad/detectors/presets has the paper's."""
+    """Defaults: a network that a processor can train. The preset `paper` has the paper's."""
 
     learning_rate: float = Field(default=1e-3, gt=0)
     """Adam's. The paper names none."""

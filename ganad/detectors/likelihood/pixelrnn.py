@@ -19,7 +19,7 @@ from ganad.errors import ConfigError
 
 
 class PixelRnnConfig(AutoregressiveConfig):
-    """Defaults: a network that a processor can train; ganad/detectors/presets has the paper's."""
+    """Defaults: a network that a processor can train. The preset `paper` has the paper's."""
 
     largest_input: ClassVar[int] = 64
 

@@ -24,7 +24,7 @@ Error = Literal["l1", "l2", "ssim"]
 
 
 class AutoencoderConfig(GradientConfig):
-    """Defaults: those of GANomaly where the two meet."""
+    """Defaults: those of GANomaly where the two meet. The paper has no anomaly detection."""
 
     latent: int = Field(default=100, ge=1)
     """Width of the code. One that is too wide lets anomalies through unharmed."""
@@ -39,7 +39,7 @@ class AutoencoderConfig(GradientConfig):
     map_blur: float = Field(default=0.0, ge=0)
     """σ in pixels of a Gaussian over the map; 4 suits 256-pixel images, 0 = none."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
-    """Adam's β₁; β₂ is 0.999."""
+    """Adam's β₁, at its usual value: there is no adversary to keep up with. β₂ is 0.999."""
 
     @model_validator(mode="after")
     def _check_size(self) -> AutoencoderConfig:

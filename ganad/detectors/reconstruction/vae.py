@@ -27,7 +27,8 @@ COLLAPSED_NATS = 0.1
 
 
 class VaeConfig(GradientConfig):
-    """Defaults: none of the paper's experiments are on images of this kind; see the TOML."""
+    """Defaults: beta is the paper's bound. The rest is ours, as many steps as GANomaly at twice its
+    batch: the paper trains networks of one hidden layer, and detects no anomalies."""
 
     epochs: int = Field(default=30, ge=1)
     """Passes over the training images."""

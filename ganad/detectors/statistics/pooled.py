@@ -25,7 +25,9 @@ CONSTANT = 1e-6
 class Backbone(BaseModel):
     """The frozen network."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     name: str = "tf_efficientnet_b4.aa_in1k"
     """As timm has it, with a tag or timm's default one."""

@@ -49,5 +49,5 @@ def test_numbers_of_workers() -> None:
 
 @pytest.mark.parametrize("typed", ["0", "4:1", "1:", ":3", "0:2", "two", "1:2:3", "-1", "²"])
 def test_what_is_no_number_of_workers_is_told(typed: str) -> None:
-    with pytest.raises(ConfigError, match=f"^--workers {typed} is no number of workers: give"):
+    with pytest.raises(ConfigError, match=f"^--workers {typed} is not a number of workers: give"):
         parse_workers(typed)

@@ -1,9 +1,7 @@
 """The class-conditional GAN: its labels, its losses and its scores."""
 
 import math
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +17,6 @@ from ganad.detectors.gan.conditional_networks import ConditionalBatchNorm2d
 from ganad.errors import ConfigError, TrainingError
 from ganad.training.trainer import Trainer
 
-CONFIG = Path(__file__).parents[4] / "ganad" / "detectors" / "presets" / "acgan.toml"
 TYPES = ("bolt", "nut", "washer")
 HEADS = ["projection", "acgan"]
 
@@ -273,10 +270,3 @@ def test_a_discriminator_that_keeps_collapsing_stops_the_training() -> None:
     model.discriminator = Winner(model.discriminator)  # type: ignore[assignment]
     with pytest.raises(TrainingError, match="^acgan: .* collapsed 21 times"):
         list(Trainer(model, InMemory(images_of(16).numpy())).run())
-
-
-def test_the_config_file_is_the_default() -> None:
-    in_file = tomllib.loads(CONFIG.read_text())
-    assert AcganConfig(**in_file) == AcganConfig()
-    shared = {"seed", "precision", "patch", "augment"}
-    assert set(in_file) == set(AcganConfig.model_fields) - shared

@@ -1,6 +1,5 @@
 """AnoGAN: DCGAN's training, and scores from the search."""
 
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from ganad.model import Model
 from ganad.training.trainer import Trainer
 from tests.ganad.detectors.small import InMemory, random_images
 
-ROOT = Path(__file__).parents[4]
 SMALL = {"image_size": 32, "channels": 1, "width": 4, "latent": 8, "batch_size": 8}
 QUICK = {"search_steps": 12, "search_rate": 0.05, "search_batch": 4}
 
@@ -361,13 +359,6 @@ def test_a_warm_start_that_does_not_fit_is_refused(saved: str, tmp_path: Path) -
 
 
 # Config
-
-
-def test_the_toml_is_the_defaults() -> None:
-    values = tomllib.loads((ROOT / "ganad" / "detectors" / "presets" / "anogan.toml").read_text())
-    assert AnoganConfig(**values) == AnoganConfig()
-    left_out = set(AnoganConfig.model_fields) - set(values)
-    assert left_out == {"seed", "precision", "patch", "augment", "warm_start", "latent_range"}
 
 
 @pytest.mark.parametrize(

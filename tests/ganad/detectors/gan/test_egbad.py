@@ -1,8 +1,6 @@
 """EGBAD against what is known of the authors' code."""
 
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +14,6 @@ from ganad.detectors.collapse import MAX_RESETS
 from ganad.detectors.gan.egbad import Egbad, EgbadConfig
 from ganad.errors import ConfigError, TrainingError
 from ganad.training.trainer import Trainer
-
-CONFIGS = Path(__file__).parents[4] / "ganad" / "detectors" / "presets"
 
 
 class Images:
@@ -66,12 +62,6 @@ def step_with(update: Callable[[str, torch.Tensor], None], **keys: object) -> St
         reset_optimizer=lambda name: None,
         **values,  # type: ignore[arg-type]
     )
-
-
-def test_the_toml_holds_the_defaults() -> None:
-    values = tomllib.loads((CONFIGS / "egbad.toml").read_text())
-    assert EgbadConfig(**values) == EgbadConfig()
-    assert set(values) == set(EgbadConfig.model_fields) - {"seed", "precision", "patch", "augment"}
 
 
 def test_parameter_counts_at_the_size_of_the_authors() -> None:

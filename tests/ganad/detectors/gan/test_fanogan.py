@@ -1,8 +1,6 @@
 """f-AnoGAN: its residual networks, its two stages, and its score."""
 
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,6 @@ from ganad.networks.resnet import ResnetCritic, ResnetEncoder, ResnetGenerator, 
 from ganad.training.trainer import Trainer
 from tests.ganad.detectors.small import InMemory, random_images
 
-ROOT = Path(__file__).parents[4]
 SMALL = {"image_size": 32, "channels": 1, "width": 4, "latent": 8, "batch_size": 8, "n_critic": 1}
 
 
@@ -298,13 +295,6 @@ def test_blank_and_single_colour_images_have_finite_scores() -> None:
 
 
 # Config
-
-
-def test_the_toml_is_the_defaults() -> None:
-    values = tomllib.loads((ROOT / "ganad" / "detectors" / "presets" / "fanogan.toml").read_text())
-    assert FanoganConfig(**values) == FanoganConfig()
-    left_out = set(FanoganConfig.model_fields) - set(values)
-    assert left_out == {"seed", "precision", "patch", "augment", "encoder_steps"}
 
 
 @pytest.mark.parametrize("size", [16, 48, 512])

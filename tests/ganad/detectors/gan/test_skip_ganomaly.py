@@ -1,8 +1,6 @@
 """Skip-GANomaly against what is known of the authors' code."""
 
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +15,6 @@ from ganad.detectors.gan.skip_ganomaly import SkipGanomaly, SkipGanomalyConfig
 from ganad.detectors.gan.unet import UNet
 from ganad.errors import ConfigError, TrainingError
 from ganad.training.trainer import Trainer
-
-CONFIG = Path(__file__).parents[4] / "ganad" / "detectors" / "presets" / "skip_ganomaly.toml"
 
 
 def small(**keys: object) -> SkipGanomaly:
@@ -292,10 +288,3 @@ def test_sizes_that_do_not_halve_to_one_are_refused(size: int) -> None:
 def test_more_skips_than_there_are_cannot_be_dropped() -> None:
     with pytest.raises(ConfigError, match=r"^skip_depth=5 .* use 0 to 4"):
         small(skip_depth=5)
-
-
-def test_the_config_file_is_the_default() -> None:
-    in_file = tomllib.loads(CONFIG.read_text())
-    assert SkipGanomalyConfig(**in_file) == SkipGanomalyConfig()
-    shared = {"seed", "precision", "patch", "augment"}
-    assert set(in_file) == set(SkipGanomalyConfig.model_fields) - shared

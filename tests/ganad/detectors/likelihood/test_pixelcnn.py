@@ -1,8 +1,6 @@
 """The gated PixelCNN: what each prediction depends on, and its score."""
 
-import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +13,6 @@ from ganad.detectors.likelihood.masked import MaskedConv2d, colour_groups
 from ganad.detectors.likelihood.pixelcnn import GatedPixelCnn, PixelCnn, PixelCnnConfig
 from ganad.errors import ConfigError
 from ganad.training.trainer import Trainer
-
-CONFIG = Path(__file__).parents[4] / "ganad" / "detectors" / "presets" / "pixelcnn.toml"
-# The paper's network needs accelerators; the defaults are one for a processor.
-LARGER_IN_THE_FILE = {"layers", "width", "kernel", "batch_size"}
 
 
 def small(**keys: object) -> PixelCnn:
@@ -172,16 +166,3 @@ def test_training_lowers_the_bits_of_real_images() -> None:
 def test_wrong_configs_are_refused(keys: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         small(**keys)
-
-
-def test_the_config_file_differs_from_the_defaults_where_it_says() -> None:
-    text = CONFIG.read_text()
-    in_file, default = PixelCnnConfig(**tomllib.loads(text)), PixelCnnConfig()
-    different = {
-        key for key in PixelCnnConfig.model_fields if getattr(in_file, key) != getattr(default, key)
-    }
-    assert different == LARGER_IN_THE_FILE
-    for line in text.splitlines():
-        key = line.split("=")[0].strip()
-        if key in different:
-            assert f"default {getattr(default, key)}" in line

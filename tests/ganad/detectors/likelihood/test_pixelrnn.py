@@ -1,8 +1,5 @@
 """PixelRNN with Row LSTMs: what each prediction depends on, and its score."""
 
-import tomllib
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,10 +10,6 @@ from ganad.detectors.likelihood.masked import RowLstm
 from ganad.detectors.likelihood.pixelrnn import PixelRnn, PixelRnnConfig, RowLstmNetwork
 from ganad.errors import ConfigError
 from ganad.training.trainer import Trainer
-
-CONFIG = Path(__file__).parents[4] / "ganad" / "detectors" / "presets" / "pixelrnn.toml"
-# The paper's network needs an accelerator; the defaults are one for a processor.
-LARGER_IN_THE_FILE = {"layers", "hidden", "head_width"}
 
 
 def small(**keys: object) -> PixelRnn:
@@ -180,16 +173,3 @@ def test_training_lowers_the_bits_of_real_images() -> None:
 def test_wrong_configs_are_refused(keys: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         small(**keys)
-
-
-def test_the_config_file_differs_from_the_defaults_where_it_says() -> None:
-    text = CONFIG.read_text()
-    in_file, default = PixelRnnConfig(**tomllib.loads(text)), PixelRnnConfig()
-    different = {
-        key for key in PixelRnnConfig.model_fields if getattr(in_file, key) != getattr(default, key)
-    }
-    assert different == LARGER_IN_THE_FILE
-    for line in text.splitlines():
-        key = line.split("=")[0].strip()
-        if key in different:
-            assert f"default {getattr(default, key)}" in line

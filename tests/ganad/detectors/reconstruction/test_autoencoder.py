@@ -1,7 +1,5 @@
 """The autoencoder."""
 
-import tomllib
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,8 +11,6 @@ from sklearn.datasets import load_digits
 from ganad.detectors.reconstruction.autoencoder import Autoencoder, AutoencoderConfig
 from ganad.errors import ConfigError, TrainingError
 from ganad.training.trainer import Trainer
-
-CONFIGS = Path(__file__).parents[4] / "ganad" / "detectors" / "presets"
 
 
 class Images:
@@ -58,17 +54,6 @@ def test_parameter_counts_are_ganomaly_s(
     model = Autoencoder(AutoencoderConfig(image_size=size, channels=channels))
     assert sum(p.numel() for p in model.encoder.parameters()) == encoder
     assert sum(p.numel() for p in model.decoder.parameters()) == decoder
-
-
-def test_the_toml_holds_the_defaults() -> None:
-    values = tomllib.loads((CONFIGS / "autoencoder.toml").read_text())
-    assert AutoencoderConfig(**values) == AutoencoderConfig()
-    assert set(values) == set(AutoencoderConfig.model_fields) - {
-        "seed",
-        "precision",
-        "patch",
-        "augment",
-    }
 
 
 @pytest.mark.parametrize("score", ["l1", "l2"])

@@ -1,8 +1,6 @@
 """The variational autoencoder."""
 
 import math
-import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +10,6 @@ from sklearn.datasets import load_digits
 from ganad.detectors.base import Step
 from ganad.detectors.reconstruction.vae import Vae, VaeConfig
 from ganad.training.trainer import Trainer
-
-CONFIGS = Path(__file__).parents[4] / "ganad" / "detectors" / "presets"
 
 
 class Images:
@@ -62,12 +58,6 @@ def test_only_the_last_convolution_differs_from_ganomaly_s() -> None:
     model = Vae(VaeConfig(image_size=32, channels=1))
     assert sum(p.numel() for p in model.encoder.parameters()) == 1_066_752 + 100 * 256 * 16
     assert sum(p.numel() for p in model.decoder.parameters()) == 1_066_880
-
-
-def test_the_toml_holds_the_defaults() -> None:
-    values = tomllib.loads((CONFIGS / "vae.toml").read_text())
-    assert VaeConfig(**values) == VaeConfig()
-    assert set(values) == set(VaeConfig.model_fields) - {"seed", "precision", "patch", "augment"}
 
 
 def test_the_loss_is_half_the_squared_error_summed_plus_kl() -> None:
