@@ -63,6 +63,7 @@ MAX_FILES = 18
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "markupsafe": "jinja2",
+    "pydantic_core": "pydantic",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }

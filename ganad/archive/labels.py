@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ganad.archive.layout import has_normal, is_normal
 from ganad.errors import ConfigError
 from ganad.storage import files as storage
+from ganad.storage.reasons import translated
 
 KEY_COLUMNS = ("path", "uri", "name")
 _COLUMNS = "path (or uri or name), label, and perhaps abnormal, mask and split"
@@ -79,7 +80,7 @@ def read_labels(uri: str) -> Iterator[CsvRow]:
     ConfigError for what is wrong in it."""
     place = storage.absolute(uri)
     folder = place.rpartition("/")[0]
-    with storage.in_words(uri), storage.filesystem(place).open(place, "rb") as file:
+    with translated(uri), storage.open_stream(place) as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         try:
             header = text.readline()

@@ -107,9 +107,7 @@ class Listing:
 
     def _is_folder(self) -> bool:
         """Whether a name with a wildcard in it is, after all, a folder's own."""
-        if not storage.is_remote(self._uri):
-            return os.path.isdir(self._uri)
-        return any(True for _ in storage.pages(self._uri, keys=1))
+        return storage.is_folder(self._uri)
 
     def _single(self) -> Iterator[Row]:
         folder, _, name = self._uri.rpartition("/")

@@ -30,6 +30,7 @@ from ganad.archive.unfinished import NAME as UNFINISHED
 from ganad.archive.unfinished import Unfinished, read_unfinished
 from ganad.errors import ArchiveError, ConfigError, ManifestError, Mismatch
 from ganad.storage import files as storage
+from ganad.storage.reasons import translated
 
 __all__ = [
     "SCHEMA",
@@ -294,7 +295,7 @@ def _workplace(folder: str) -> Iterator[Path]:
     more room than /tmp has."""
     parent = None
     if not storage.is_remote(folder):
-        with storage.in_words(folder):
+        with translated(folder):
             Path(folder).mkdir(parents=True, exist_ok=True)
         parent = folder
     with tempfile.TemporaryDirectory(prefix=_WORKPLACE, dir=parent) as place:

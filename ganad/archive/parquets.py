@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from ganad.errors import ArchiveError
 from ganad.storage import files as storage
+from ganad.storage.reasons import translated
 
 IMAGE_COLUMNS = ("image", "bytes", "img", "picture", "jpg", "jpeg", "png", "data", "content")
 """Looked for in this order; a file with one binary column may call it anything."""
@@ -156,7 +157,7 @@ def _in_group(
 
 @contextmanager
 def _opened(uri: str) -> Iterator[pq.ParquetFile]:
-    with storage.in_words(uri), storage.open_input(uri) as source:
+    with translated(uri), storage.open_input(uri) as source:
         try:
             yield pq.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

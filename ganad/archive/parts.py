@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ganad.archive.rows import SCHEMA, Row
 from ganad.errors import ManifestError
 from ganad.storage import files as storage
+from ganad.storage.reasons import translated
 
 ROWS_PER_PART = 65_536
 ROWS_PER_GROUP = 4_096
@@ -37,14 +38,14 @@ def part_name(number: int, token: str) -> str:
 
 def num_rows(uri: str) -> int:
     """Rows of a Parquet file, from its footer. Raises ArchiveError."""
-    with _damage_in_words(uri), storage.in_words(uri), storage.open_input(uri) as file:
+    with _damage_in_words(uri), translated(uri), storage.open_input(uri) as file:
         return int(pq.ParquetFile(file).metadata.num_rows)
 
 
 def read_rows(uri: str, start: int, num: int) -> list[Row]:
     """Rows start..start+num of a Parquet file, reading only the row groups that hold them.
     Raises ArchiveError."""
-    with _damage_in_words(uri), storage.in_words(uri), storage.open_input(uri) as file:
+    with _damage_in_words(uri), translated(uri), storage.open_input(uri) as file:
         parquet = pq.ParquetFile(file)
         groups: list[int] = []
         before = first = 0

@@ -10,15 +10,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO, NamedTuple, TypeVar, cast
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from ganad.errors import ArchiveError
 from ganad.storage import files as storage
+from ganad.storage.reasons import translated
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 _SHARDS_AT_ONCE = 4  # whose lists are in memory: a quarter of a kilobyte for each member
-_READ_AHEAD = 2**20  # of a shard on S3: many small members' headers in one request
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ def members(uri: str) -> Iterator[Member]:
     Raises ArchiveError for a shard that is compressed, damaged or cut off; what came before has
     been yielded then.
     """
-    with storage.in_words(uri), _open(uri) as file:
+    with translated(uri), storage.open_stream(uri) as file:
         if file.read(6).startswith(_MAGIC):
             raise compressed(uri)
         file.seek(0)
@@ -104,13 +104,6 @@ def compressed(uri: str) -> ArchiveError:
         f"{uri}: is compressed, and single images cannot be read out of it; decompress it to a "
         f"plain .tar (images hardly shrink anyway)"
     )
-
-
-def _open(uri: str) -> BinaryIO:
-    if not storage.is_remote(uri):
-        return open(uri, "rb")
-    opened = storage.filesystem(uri).open(uri, "rb", block_size=_READ_AHEAD, cache_type="readahead")
-    return cast(BinaryIO, opened)
 
 
 def _members(file: BinaryIO) -> Iterator[Member]:

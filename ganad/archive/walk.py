@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from ganad.archive.patterns import Pattern
 from ganad.storage import files as storage
+from ganad.storage import s3
+from ganad.storage.reasons import translated
 
 GROUND_TRUTH = "ground_truth"
 """Folders of this name hold masks, not images to score."""
@@ -63,7 +65,7 @@ def _walk_local(folder: str, pattern: Pattern) -> Iterator[File]:
 
 def _entries(folder: str) -> list[tuple[str, bool]]:
     """(name, is a folder), sorted. Of a folder only this is held in memory."""
-    with storage.in_words(folder), os.scandir(folder) as entries:
+    with translated(folder), os.scandir(folder) as entries:
         return sorted((entry.name, _is_folder(entry)) for entry in entries)
 
 
@@ -75,7 +77,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    with storage.in_words(folder):
+    with translated(folder):
         status = os.stat(folder)
         return status.st_dev, status.st_ino
 
@@ -91,9 +93,9 @@ def _file(path: str, place: str) -> File:
 
 def _walk_remote(folder: str, pattern: Pattern) -> Iterator[File]:
     start = pattern.literal_start
-    prefix = storage.split_key(folder)[1]
+    prefix = s3.split_key(folder)[1]
     skip = len(prefix) + 1 if prefix else 0
-    for files, _ in storage.pages(folder, start=start):
+    for files, _ in s3.pages(folder, start=start):
         for key, size in files:
             names = key[skip:].split("/")
             if any(map(is_hidden, names)) or GROUND_TRUTH in names[:-1]:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
+from ganad.storage.reasons import translated
 
 NUM_PERIODS = 8
 NUM_SLOWEST = 5
@@ -45,7 +46,7 @@ def read_notes(table: ScoreTable) -> list[dict[str, Any]]:
 
 
 def _read(part: str, uri: str) -> dict[str, Any] | None:
-    with storage.in_words(uri), storage.open_input(uri) as file:
+    with translated(uri), storage.open_input(uri) as file:
         metadata = pq.ParquetFile(file).schema_arrow.metadata or {}
     if _KEY not in metadata:
         return None

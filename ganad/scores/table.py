@@ -18,6 +18,7 @@ import pyarrow as pa
 from ganad.errors import TableError
 from ganad.scores.sql import PartFile, PartFiles, Session, shortened
 from ganad.storage import files as storage
+from ganad.storage import s3
 
 SCHEMA = pa.schema(
     [
@@ -182,8 +183,8 @@ class ScoreTable:
 def _list_parts(table: str) -> Iterator[tuple[str, PartFile]]:
     """On S3 by the listing's pages of a thousand keys, which hold the sizes too."""
     if storage.is_remote(table):
-        _, prefix = storage.split_key(table)
-        for files, _ in storage.pages(table, start=_MODEL):
+        _, prefix = s3.split_key(table)
+        for files, _ in s3.pages(table, start=_MODEL):
             for key, size in files:
                 part = key.removeprefix(prefix).lstrip("/")
                 folder, _, name = part.rpartition("/")

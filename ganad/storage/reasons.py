@@ -1,20 +1,28 @@
-"""Why storage failed: the many errors of files and of S3, in a few words of our own.
+"""Why storage failed: the errors of files and of S3, each turned into a short sentence.
 
-What a server says is not passed on: it may hold keys, and it differs from server to server.
+Messages of a server are not passed on: they may hold keys, and they differ between servers.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from ganad.errors import ArchiveError
+
+
+class IrregularFileError(OSError):
+    """A folder, pipe, socket or device is named where a file is expected."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """text: no path and no secret in it. transient: trying again may help. everywhere: no other
-    file can be had either."""
+    """text: has no path and no secret in it. transient: trying again may help. everywhere: every
+    other file would fail too."""
 
     text: str
     transient: bool = False
@@ -29,8 +37,25 @@ _REFUSED = Reason(
     "the AWS credentials were refused; check AWS_ACCESS_KEY_ID and its secret", everywhere=True
 )
 _REFUSED_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"}
-_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_FULL = {
+    errno.ENOSPC: "the disk is full; make room there, or write to another disk",
+    errno.EDQUOT: "the disk quota is used up; make room there, or write to another disk",
+    errno.EFBIG: "the file is larger than the system allows; raise the limit (ulimit -f)",
+}
+_PROCESS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _BUSY = {errno.EBUSY, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.EPIPE}
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Turn what storage raises into an ArchiveError that begins with uri."""
+    try:
+        yield
+    except Exception as error:
+        reason = reason_of(error)
+        if reason is None:
+            raise
+        raise ArchiveError(f"{uri}: {reason.text}") from error
 
 
 def reason_of(error: BaseException) -> Reason | None:
@@ -44,16 +69,20 @@ def reason_of(error: BaseException) -> Reason | None:
         return Reason("permission denied; check who may read and write there")
     if isinstance(error, TimeoutError | ConnectionError):
         return Reason(f"the connection failed ({type(error).__name__}); try again", transient=True)
+    if isinstance(error, IrregularFileError | IsADirectoryError):
+        return Reason("is not a regular file but a folder, pipe or device; name a file")
     if isinstance(error, OSError):
+        if error.errno in _FULL:
+            return Reason(_FULL[error.errno], everywhere=True)
         text = os.strerror(error.errno) if error.errno else type(error).__name__
         return Reason(
-            f"{text}; check the storage", error.errno in _BUSY, everywhere=error.errno in _OURS
+            f"{text}; check the storage", error.errno in _BUSY, everywhere=error.errno in _PROCESS
         )
     return None
 
 
 def _of_s3(error: BaseException) -> Reason | None:
-    """Reasons that only S3 has: by the server's code, or by the client's error class."""
+    """Reasons of S3 alone, by the server's code or by the client's error class."""
     response = getattr(error.__cause__ or error, "response", None)
     code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
     if code == "NoSuchBucket":
@@ -74,27 +103,27 @@ def _of_s3(error: BaseException) -> Reason | None:
 
 
 def _of_client(error: BaseException) -> Reason | None:
-    """Reasons before the server answered. Classes by name: the S3 client is imported only
-    where it is used, and raises those of botocore, aiohttp and urllib3."""
+    """Reasons that arise before the server answers. Classes are compared by name, because the S3
+    client, which raises those of botocore, aiohttp and urllib3, is imported only if it is used."""
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}:
         return Reason(_NO_CREDENTIALS, everywhere=True)
     if names & {"ProfileNotFound", "TokenRetrievalError", "SSOError"}:
-        text = "the AWS profile is not there or has expired; check AWS_PROFILE"
+        text = "the AWS profile does not exist or has expired; check AWS_PROFILE"
         return Reason(text, everywhere=True)
     if names & {"EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError"}:
         return Reason(f"cannot connect to {_endpoint()}", transient=True)
     if names & {"HTTPClientError", "FSTimeoutError", "IncompleteRead", "ClientPayloadError"}:
         return Reason(f"the connection broke off ({type(error).__name__})", transient=True)
     if "ParamValidationError" in names:
-        return Reason("is no valid S3 address; give s3://bucket/prefix")
+        return Reason("is not a valid S3 address; give s3://bucket/prefix")
     if names & {"BotoCoreError", "ClientError"}:
         return Reason(f"S3 failed ({type(error).__name__}); check the AWS settings")
     return None
 
 
 def _endpoint() -> str:
-    """Host and port of the endpoint; its user name and password, if any, are left out."""
+    """Host and port of the endpoint, without its user name and password."""
     url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if not url:
         return "AWS S3; check the network"

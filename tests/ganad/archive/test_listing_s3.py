@@ -6,7 +6,7 @@ import pytest
 
 from ganad.archive.listing import list_images
 from ganad.errors import ArchiveError
-from ganad.storage import files as storage
+from ganad.storage import s3
 
 
 @pytest.fixture
@@ -85,14 +85,14 @@ def test_one_folder_per_class(bucket):
 def test_rows_come_before_the_last_page_is_asked_for(bucket, monkeypatch):
     url = bucket(*(f"many/{number:03d}.png" for number in range(30)))
     fetched = []
-    pages = storage.pages
+    pages = s3.pages
 
     def small(folder, **options):
         for page in pages(folder, **options, keys=10):
             fetched.append(len(page[0]))
             yield page
 
-    monkeypatch.setattr(storage, "pages", small)
+    monkeypatch.setattr(s3, "pages", small)
     assert len(list(islice(list_images([f"{url}/many"]), 12))) == 12
     assert fetched == [10, 10]
     assert len(names(f"{url}/many")) == 30
@@ -136,4 +136,4 @@ def test_a_dead_endpoint(s3, monkeypatch):
 
 
 def test_a_bucket_is_not_searched_by_wildcard(s3):
-    assert "is no valid S3 address" in refused("s3://buck*/x.png")
+    assert "is not a valid S3 address" in refused("s3://buck*/x.png")

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tenacity import wait_none
 
 from ganad.archive import parquets
 from ganad.archive.listing import list_images
@@ -195,7 +196,7 @@ def test_large_groups_are_told(tmp_path, monkeypatch):
 def test_a_transient_failure_reads_the_rest_again(store, monkeypatch):
     uri = store(image=[picture(n) for n in range(9)])
     rows = list(list_images([uri]))
-    monkeypatch.setattr(patience, "WAITS_S", (0.0,))
+    monkeypatch.setattr(patience, "WAIT", wait_none())
     asked = []
 
     def breaking(uri, column, wanted):
@@ -213,7 +214,7 @@ def test_a_transient_failure_reads_the_rest_again(store, monkeypatch):
 def test_an_outage_is_no_error_of_the_images(store, monkeypatch):
     uri = store(image=[picture(1)])
     rows = list(list_images([uri]))
-    monkeypatch.setattr(patience, "WAITS_S", (0.0,))
+    monkeypatch.setattr(patience, "WAIT", wait_none())
     monkeypatch.setattr(patience, "answers", lambda uri: False)
 
     def gone(*_):

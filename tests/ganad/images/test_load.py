@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 from PIL import Image
+from tenacity import wait_fixed, wait_none
 
 from ganad.archive.listing import list_images
 from ganad.images.decode import Preprocessing
@@ -117,13 +118,13 @@ def test_a_file_too_large_for_any_image_is_not_read(tmp_path):
 
 def test_a_folder_in_a_files_place(tmp_path):
     ((one,),) = load_images([{"uri": str(tmp_path), "offset": None, "size": None}], [GREY])
-    assert one.error.startswith("cannot be fetched: Is a directory")
+    assert one.error.startswith("cannot be fetched: is not a regular file")
 
 
 def test_without_credentials_it_is_a_text_at_once(s3, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    monkeypatch.setattr(patience, "WAITS_S", (60,))
+    monkeypatch.setattr(patience, "WAIT", wait_fixed(60))
     row = {"uri": "s3://bucket/a.png", "offset": None, "size": None}
     ((one,),) = load_images([row], [GREY])
     assert one.error.startswith("cannot be fetched: no AWS credentials")
@@ -131,7 +132,7 @@ def test_without_credentials_it_is_a_text_at_once(s3, monkeypatch):
 
 def test_a_server_that_hangs_up_is_asked_again(s3, monkeypatch):
     s3.put("load/flaky/a.png", picture(6))
-    monkeypatch.setattr(patience, "WAITS_S", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(patience, "WAIT", wait_none())
     proxy = Proxy(s3.endpoint)
     proxy.refuse_next = 8
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
@@ -144,7 +145,7 @@ def test_a_server_that_hangs_up_is_asked_again(s3, monkeypatch):
 
 
 def test_a_server_that_is_gone_is_given_up(s3, monkeypatch):
-    monkeypatch.setattr(patience, "WAITS_S", (0.01,))
+    monkeypatch.setattr(patience, "WAIT", wait_none())
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     row = {"uri": "s3://load/a.png", "offset": None, "size": None}
     ((one,),) = load_images([row], [GREY])

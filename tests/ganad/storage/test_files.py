@@ -11,6 +11,7 @@ import pytest
 
 from ganad.errors import ArchiveError
 from ganad.storage import files as storage
+from ganad.storage import s3 as s3_storage
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -135,15 +136,50 @@ def test_absolute(tmp_path, monkeypatch):
             storage.absolute(other)
 
 
+@pytest.mark.parametrize("empty", ["", " ", "\t"])
+def test_an_empty_path_is_not_the_current_folder(empty):
+    with pytest.raises(ArchiveError, match="is an empty path: name a file"):
+        storage.absolute(empty)
+
+
+def test_a_path_that_is_not_utf8_is_refused_with_escapes():
+    with pytest.raises(ArchiveError, match=r"^bad\\xff: the name is not UTF-8; rename it"):
+        storage.absolute("bad\udcff")
+
+
+@pytest.mark.parametrize("read", [storage.read_bytes, storage.read_json, storage.read_table])
+def test_what_is_not_a_regular_file_is_not_read(tmp_path, read):
+    """A pipe would be waited for without end, /dev/zero read until the memory is full."""
+    os.mkfifo(tmp_path / "pipe")
+    for uri in (str(tmp_path / "pipe"), "/dev/zero", str(tmp_path)):
+        with pytest.raises(ArchiveError, match="is not a regular file"):
+            read(uri)
+
+
+def test_json_nested_without_end(tmp_path):
+    (tmp_path / "x.json").write_bytes(b"[" * 200_000)
+    with pytest.raises(ArchiveError, match=r"x\.json: is not JSON"):
+        storage.read_json(str(tmp_path / "x.json"))
+
+
+def test_scratch_lies_beside_local_results_and_is_removed(tmp_path):
+    with storage.scratch_folder(str(tmp_path / "out"), ".mine-") as folder:
+        assert folder.parent == tmp_path / "out"
+        (folder / "x").touch()
+    assert not folder.exists()
+    with storage.scratch_folder("s3://bucket/out", ".mine-") as folder:
+        assert folder.is_dir()
+
+
 def test_pages_are_asked_for_one_by_one(s3):
     for number in range(7):
         s3.put(f"paged/some/{number}.png", b"x")
     s3.put("paged/some/sub/7.png", b"x")
     s3.put("paged/something/8.png", b"x")
-    pages = [[key for key, _ in files] for files, _ in storage.pages("s3://paged/some", keys=3)]
+    pages = [[key for key, _ in files] for files, _ in s3_storage.pages("s3://paged/some", keys=3)]
     assert [len(page) for page in pages] == [3, 3, 2]
     assert pages[2] == ["some/6.png", "some/sub/7.png"]
-    flat = [folders for _, folders in storage.pages("s3://paged/some", flat=False, keys=3)]
+    flat = [folders for _, folders in s3_storage.pages("s3://paged/some", flat=False, keys=3)]
     assert sum(flat, []) == ["some/sub"]
 
 
@@ -182,7 +218,7 @@ def test_a_dead_endpoint_is_told_within_seconds(s3, monkeypatch):
 
 
 def test_what_is_no_bucket_name(s3):
-    with pytest.raises(ArchiveError, match=r"^s3://B\^d/x: is no valid S3 address"):
+    with pytest.raises(ArchiveError, match=r"^s3://B\^d/x: is not a valid S3 address"):
         storage.list_names("s3://B^d/x")
 
 

@@ -47,7 +47,9 @@ def test_what_the_server_answers(code, said, transient):
         (ConnectionResetError(), "connection failed", True),
         (FileNotFoundError(2, "x"), "no such file", False),
         (PermissionError(13, "x"), "permission denied", False),
-        (OSError(28, "x"), "No space left on device", False),
+        (OSError(28, "x"), "the disk is full; make room there", False),
+        (OSError(122, "x"), "the disk quota is used up; make room there", False),
+        (IsADirectoryError(21, "x"), "is not a regular file", False),
     ],
 )
 def test_what_happens_before_an_answer(error, said, transient):
