@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Generic, Self, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ganad.batch.augment_fit import AugmentedFit, passes
@@ -16,51 +15,17 @@ from ganad.batch.fixed import fixed
 from ganad.detectors.base import DetectorConfig, StatisticsDetector, StatisticsT
 from ganad.detectors.precision import Precision
 from ganad.errors import TrainingError
-from ganad.features.backbone import RANDOM, FeatureExtractor, full_name, native_size
+from ganad.features.backbone import FeatureExtractor
+from ganad.features.settings import Backbone, with_native_size
 
 CONSTANT = 1e-6
 """Features whose spread is less than this share of their size do not vary: it is rounding."""
 
 
-class Backbone(BaseModel):
-    """The frozen network."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    name: str = "tf_efficientnet_b4.aa_in1k"
-    """As timm has it, with a tag or timm's default one."""
-    weights: str | None = None
-    """Path of a state dict (.pth, .safetensors); random = drawn from seed; left out = those of
-    the tag, from the Hugging Face hub."""
-    levels: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Stages to use, such as blocks.5; left out = all."""
-
-    @field_validator("name")
-    @classmethod
-    def _with_tag(cls, name: str) -> str:
-        return full_name(name)
-
-    @field_validator("levels", mode="before")
-    @classmethod
-    def _split(cls, levels: Any) -> Any:
-        """On a command line, a word or several with commas between them."""
-        return tuple(levels.split(",")) if isinstance(levels, str) else levels
-
-    @field_validator("weights")
-    @classmethod
-    def _absolute(cls, weights: str | None) -> str | None:
-        """Workers run in other folders than the one that the path was typed in."""
-        if weights is None or weights == RANDOM:
-            return weights
-        return os.path.abspath(os.path.expanduser(weights))
-
-
 class PooledConfig(DetectorConfig):
-    """Defaults: EfficientNet-B4, all nine levels."""
+    """Defaults: EfficientNet-Lite0, all nine levels."""
 
-    image_size: int = Field(default=380, ge=8, le=8192)
+    image_size: int = Field(default=224, ge=8, le=8192)
     """Side in pixels of the square that images are resized to; left out = the network's own."""
     precision: Precision = "float32"
     """bfloat16 is about twice as fast. It ranks images almost, not quite, as float32 does."""
@@ -71,14 +36,7 @@ class PooledConfig(DetectorConfig):
     @model_validator(mode="before")
     @classmethod
     def _native_size(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or "image_size" in values:
-            return values
-        backbone = values.get("backbone", {})
-        given = backbone.model_dump() if isinstance(backbone, Backbone) else backbone
-        name = given.get("name") if isinstance(given, Mapping) else None
-        if not isinstance(name, str):  # the default network, or an error that pydantic tells
-            return values
-        return {**values, "image_size": native_size(name)}
+        return with_native_size(values)
 
 
 PooledConfigT = TypeVar("PooledConfigT", bound=PooledConfig)
@@ -121,7 +79,7 @@ class PooledDetector(
         return dict(zip(self.extractor.dimensions, self.fits.values(), strict=True))  # type: ignore[arg-type]
 
     def facts(self) -> dict[str, Any]:
-        return {"weights_digest": self.extractor.digest}
+        return {"weights": self.extractor.source, "weights_digest": self.extractor.digest}
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """uint8 (n, c, h, w) -> pooled features, float32 (n, d) by level."""

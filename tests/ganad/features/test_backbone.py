@@ -1,18 +1,10 @@
-import os
-import time
-from pathlib import Path
-
-import huggingface_hub
 import pytest
-import safetensors.torch
 import timm
 import torch
 
 from ganad.errors import ConfigError
-from ganad.features.backbone import FeatureExtractor, full_name, native_size, pool
-
-ROOT = Path(__file__).parents[3]
-WEIGHTS = ROOT.parent / "shared" / "data" / "weights" / "tf_efficientnetv2_b0.pth"
+from ganad.features.backbone import FeatureExtractor, places, pool
+from ganad.features.records import native_size
 
 
 def build(name: str, size: int = 32, **options) -> FeatureExtractor:
@@ -100,22 +92,53 @@ def test_a_level_is_the_mean_over_the_map_of_the_stage():
         torch.testing.assert_close(vectors, expected[level].mean((2, 3)), rtol=1e-4, atol=1e-5)
 
 
-def test_pooling_tells_maps_and_tokens_apart():
+def pooled(output, num: int, prefix: int, channels_last: bool) -> torch.Tensor:
+    maps = places(output, num, prefix, channels_last)
+    assert maps is not None
+    return pool(maps)
+
+
+def test_maps_and_tokens_are_told_apart():
+    values = torch.rand(2, 5, 4, 4)
+    tokens = values.flatten(2).transpose(1, 2)
+    with_class_token = torch.cat([torch.full((2, 1, 5), 1e6), tokens], 1)
+    for output in (values, values.permute(0, 2, 3, 1), tokens, with_class_token):
+        (found,) = places(output, 2, 1, False)
+        assert torch.equal(found, values)
+    cube = torch.rand(2, 4, 4, 4)
+    assert torch.equal(places(cube, 2, 0, False)[0], cube)
+    assert torch.equal(places(cube, 2, 0, True)[0], cube.permute(0, 3, 1, 2))
+    assert places(torch.rand(7, 5, 4, 4), 2, 0, False) is None
+    assert places("no tensor", 2, 0, False) is None
+
+
+def test_a_stage_of_several_parts_is_pooled_over_each():
     values = torch.rand(2, 5, 4, 4)
     mean = values.mean((2, 3))
-    torch.testing.assert_close(pool(values, 2, 0, False), mean)
-    torch.testing.assert_close(pool(values.permute(0, 2, 3, 1), 2, 0, False), mean)
-    tokens = values.flatten(2).transpose(1, 2)
-    torch.testing.assert_close(pool(tokens, 2, 1, False), mean)
-    with_class_token = torch.cat([torch.full((2, 1, 5), 1e6), tokens], 1)
-    torch.testing.assert_close(pool(with_class_token, 2, 1, False), mean)
-    torch.testing.assert_close(pool([values, values], 2, 0, False), torch.cat([mean, mean], 1))
-    torch.testing.assert_close(pool((values, torch.rand(2, 1, 5)), 2, 0, False), mean)
-    cube = torch.rand(2, 4, 4, 4)
-    torch.testing.assert_close(pool(cube, 2, 0, False), cube.mean((2, 3)))
-    torch.testing.assert_close(pool(cube, 2, 0, True), cube.mean((1, 2)))
-    assert pool(torch.rand(7, 5, 4, 4), 2, 0, False) is None
-    assert pool("no tensor", 2, 0, False) is None
+    torch.testing.assert_close(pooled([values, values], 2, 0, False), torch.cat([mean, mean], 1))
+    torch.testing.assert_close(pooled((values, torch.rand(2, 1, 5)), 2, 0, False), mean)
+    torch.testing.assert_close(pooled(torch.rand(2, 6, 5), 2, 1, False).shape, (2, 5))
+    vectors = torch.rand(2, 5)
+    torch.testing.assert_close(pooled(vectors, 2, 0, False), vectors)
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_vit", "resnet18"])
+def test_pooled_vectors_are_the_means_of_the_maps(name):
+    extractor = build(name, 96)
+    batch = images(2, 96)
+    found = extractor.maps(batch)
+    for level, vectors in extractor(batch).items():
+        assert torch.equal(pool(found[level]), vectors)
+        assert found[level][0].shape[2:] == (extractor.sides[level],) * 2
+
+
+def test_the_network_runs_no_further_than_the_last_level_used():
+    extractor = build("resnet18", levels=["layer2"])
+    whole = build("resnet18")(images(2))
+    torch.testing.assert_close(extractor(images(2))["layer2"], whole["layer2"])
+    (running,) = extractor._fast
+    running.layer3.register_forward_pre_hook(lambda *_: pytest.fail("layer3 has run"))
+    extractor(images(2))
 
 
 def test_levels_can_be_chosen_and_come_in_the_order_of_the_network():
@@ -162,17 +185,6 @@ def test_normalisation_is_the_networks_own():
     torch.testing.assert_close(mean, torch.tensor([0.485, 0.456, 0.406]))
 
 
-def test_native_sizes():
-    assert native_size("tf_efficientnet_b4.aa_in1k") == 380
-    assert native_size("tf_efficientnetv2_b0") == 224  # trained at 192, tested at 224
-    assert native_size("vit_tiny_patch16_224") == 224
-
-
-def test_the_tag_is_always_named():
-    assert full_name("tf_efficientnetv2_b0") == "tf_efficientnetv2_b0.in1k"
-    assert full_name("tf_efficientnet_b4.aa_in1k") == "tf_efficientnet_b4.aa_in1k"
-
-
 def test_random_weights_follow_from_the_seed_alone():
     torch.manual_seed(1)
     first = build("test_efficientnet", seed=0).digest
@@ -183,20 +195,6 @@ def test_random_weights_follow_from_the_seed_alone():
     assert build("test_efficientnet", seed=1).digest != first
 
 
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_weights_are_read_from_a_file(tmp_path, suffix):
-    network = timm.create_model("test_efficientnet", pretrained=False)
-    path = str(tmp_path / f"weights.{suffix}")
-    if suffix == "pth":
-        torch.save(network.state_dict(), path)
-    else:
-        safetensors.torch.save_file(network.state_dict(), path)
-    extractor = build("test_efficientnet", weights=path)
-    for key, value in extractor.network.state_dict().items():
-        assert torch.equal(value, network.state_dict()[key]), key
-    assert len(extractor.digest) == 16
-
-
 def test_a_vision_transformer_takes_another_size_than_its_own():
     network = timm.create_model("test_vit", pretrained=False)
     extractor = build("test_vit", 96)
@@ -205,18 +203,18 @@ def test_a_vision_transformer_takes_another_size_than_its_own():
 
 
 WRONG = {
-    "backbone.name=tf_efficientnet_b44 is no network that timm has: "
+    "backbone.name=tf_efficientnet_b44 is not a network that timm has: "
     "did you mean tf_efficientnet_b4,": {"name": "tf_efficientnet_b44"},
     "backbone.name=resnet18.foo: timm has no weights of resnet18 with the tag foo: use one of a1": {
         "name": "resnet18.foo"
     },
-    "backbone.levels=layer9 is no level of resnet18: "
+    "backbone.levels=layer9 is not a level of resnet18: "
     "use some of stem, layer1, layer2, layer3, layer4": {"name": "resnet18", "levels": ["layer9"]},
     "image_size=100 does not suit test_vit (its patches are 16 pixels wide): "
     "set image_size to 160": {"name": "test_vit", "size": 100},
     "image_size=8 does not suit inception_v3": {"name": "inception_v3", "size": 8},
     "backbone.name=twins_svt_small has no stages": {"name": "twins_svt_small", "size": 224},
-    "backbone.weights=nowhere.pth is no file": {"name": "resnet18", "weights": "nowhere.pth"},
+    "backbone.weights=nowhere.pth is not a file": {"name": "resnet18", "weights": "nowhere.pth"},
     "backbone.name=vit_small_patch16_18x2_224: timm has no weights for it": {
         "name": "vit_small_patch16_18x2_224",
         "weights": None,
@@ -230,61 +228,3 @@ def test_wrong_settings_are_told_in_one_sentence(message):
         build(**WRONG[message])
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
-
-
-def test_weights_of_another_network_are_refused_with_the_keys(tmp_path):
-    path = str(tmp_path / "weights.pth")
-    state = timm.create_model("resnet18", pretrained=False).state_dict()
-    state["strange.weight"] = torch.zeros(1)
-    state["layer1.0.conv1.weight"] = torch.zeros(2)
-    del state["conv1.weight"]
-    torch.save(state, path)
-    with pytest.raises(ConfigError) as error:
-        build("resnet18", weights=path)
-    assert str(error.value) == (
-        f"backbone.weights={path} does not fit resnet18 (missing: conv1.weight; unexpected: "
-        f"strange.weight; of another shape: layer1.0.conv1.weight): give weights of that "
-        f"network, or set backbone.name to theirs"
-    )
-
-
-class Harmful:
-    def __reduce__(self):
-        return os._exit, (3,)
-
-
-def test_files_that_are_no_state_dict_are_refused_and_never_run(tmp_path):
-    junk, pickled, tensor = (str(tmp_path / name) for name in ("a.safetensors", "b.pth", "c.pth"))
-    Path(junk).write_bytes(b"junk" * 99)
-    torch.save({"conv1.weight": Harmful()}, pickled)
-    torch.save(torch.zeros(3), tensor)
-    for path in (junk, pickled, tensor):
-        with pytest.raises(ConfigError, match="cannot be read as a state dict"):
-            build("resnet18", weights=path)
-
-
-def test_a_hub_out_of_reach_is_told_within_seconds(tmp_path, monkeypatch):
-    """Nothing answers at port 9 here; the hub's own client would try for most of a minute."""
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    start = time.monotonic()
-    with pytest.raises(ConfigError) as error:
-        build("test_efficientnet.r160_in1k", weights=None)
-    assert time.monotonic() - start < 12
-    message = str(error.value)
-    assert message.startswith(
-        "backbone.name=test_efficientnet.r160_in1k: its weights cannot be fetched from the "
-        "Hugging Face hub ("
-    )
-    assert "--set backbone.weights=PATH" in message
-    assert "\n" not in message
-
-
-@pytest.mark.skipif(not WEIGHTS.is_file(), reason="../shared/data/weights is not there")
-def test_real_weights_load_strictly():
-    start = time.monotonic()
-    extractor = FeatureExtractor("tf_efficientnetv2_b0", 224, weights=str(WEIGHTS))
-    digest = extractor.digest
-    assert time.monotonic() - start < 30
-    assert digest == "7e75b8759480c0f6"

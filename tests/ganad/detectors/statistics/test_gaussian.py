@@ -8,6 +8,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 
 from ganad.detectors import configure, create
+from ganad.detectors.settings import merge_settings
 from ganad.detectors.statistics.gaussian import Gaussian, GaussianConfig
 from ganad.errors import ConfigError, TrainingError
 
@@ -195,8 +196,10 @@ def test_grey_images():
 
 
 def test_image_size_is_the_networks_own_unless_set():
-    assert GaussianConfig().image_size == 380
-    assert GaussianConfig().backbone.name == "tf_efficientnet_b4.aa_in1k"
+    assert GaussianConfig().image_size == 224
+    assert GaussianConfig().backbone.name == "tf_efficientnet_lite0.in1k"
+    paper = configure("gaussian", merge_settings("gaussian", "paper"))
+    assert paper.image_size == 380
     small = configure("gaussian", {"backbone": {"name": "tf_efficientnetv2_b0"}})
     assert small.image_size == 224
     assert configure("gaussian", small.model_dump(mode="json")) == small
