@@ -145,7 +145,7 @@ def test_abnormal_images_do_not_train(image_folder: Path, tmp_path: Path) -> Non
     # Nothing has begun there: the source that was meant may follow.
     lost = {"backbone": {"name": "resnet18", "weights": str(tmp_path / "lost.pth")}}
     source = [str(image_folder / "train")]
-    with pytest.raises(ConfigError, match=r"lost\.pth is no file"):
+    with pytest.raises(ConfigError, match=r"lost\.pth is not a file"):
         train("gaussian", source, out, values=lost)
     assert not (tmp_path / "model" / "training" / "job.json").exists()
 

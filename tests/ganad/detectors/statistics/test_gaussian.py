@@ -133,7 +133,7 @@ def test_a_saved_model_needs_no_weights_file(tmp_path):
     first = fitted(draw(60), backbone={"weights": str(path)})
     state, config = first.state_dict(), first.config.model_dump(mode="json")
     path.unlink()
-    with pytest.raises(ConfigError, match="is no file"):
+    with pytest.raises(ConfigError, match="is not a file"):
         create("gaussian", configure("gaussian", config))
     again = Gaussian.from_saved(GaussianConfig.model_validate(config)).eval()
     again.load_state_dict(state)
@@ -146,7 +146,7 @@ def test_a_saved_model_needs_no_weights_file(tmp_path):
 def test_an_unfitted_model_gives_no_number():
     detector = build()
     assert np.isnan(detector.score(draw(2)).score).all()
-    assert list(detector.facts()) == ["weights_digest"]
+    assert list(detector.facts()) == ["weights", "weights_digest"]
 
 
 def test_facts_name_the_weights_and_the_fit(detector):
@@ -221,7 +221,7 @@ def test_a_path_holds_in_other_folders(tmp_path, monkeypatch):
     ("values", "message"),
     [
         ({"backbone": {"nam": "resnet18"}}, "backbone.nam is no key of gaussian: did you mean"),
-        ({"backbone": {"name": "resnet81"}}, "backbone.name=resnet81 is no network that timm has"),
+        ({"backbone": {"name": "resnet81"}}, "backbone.name=resnet81 is not a network that timm has"),
         ({"backbone": 3}, "backbone=3 cannot be used for gaussian"),
         ({"backbone": {"levels": []}}, "backbone.levels=[] cannot be used for gaussian"),
         ({"reduction": "ica"}, "reduction='ica' cannot be used for gaussian"),
