@@ -20,7 +20,7 @@ from pipelines.score.run import score
 from pipelines.train.run import train
 
 GANOMALY = ("image_size=32", "channels=1", "width=32", "epochs=15")
-GAUSSIAN = ('backbone.name="resnet18"', 'backbone.weights="random"', "image_size=64")
+GAUSSIAN = ("image_size=96",)
 
 
 def demo(out: str, *, debug: bool = False) -> None:
@@ -43,8 +43,8 @@ def demo(out: str, *, debug: bool = False) -> None:
             gpu=False,
         )
         say(
-            "4/6  fitting the Gaussian detector. Its ResNet-18 has random weights, for the demo "
-            "has no network to fetch ImageNet's: expect little of it"
+            "4/6  fitting the Gaussian detector to features of EfficientNet-Lite0, which was "
+            "trained on ImageNet"
         )
         train(
             "gaussian",
@@ -73,5 +73,5 @@ def demo(out: str, *, debug: bool = False) -> None:
         f"  ganad show {models[0]}\n"
         f"      what the model is and how it is calibrated\n"
         f"  ganad train gaussian YOUR/NORMAL/IMAGES --out model\n"
-        f"      your own images; see README.md for weights without a network\n"
+        f"      your own images, with the same pre-trained network\n"
     )

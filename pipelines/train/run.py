@@ -20,7 +20,7 @@ from ganad.archive.manifest import Manifest
 from ganad.archive.selection import normal_rows, with_parts
 from ganad.archive.split import split_digest
 from ganad.detectors import configure, create, find
-from ganad.detectors.base import Detector, DetectorConfig, GradientDetector, StatisticsDetector
+from ganad.detectors.base import Detector, DetectorConfig, StatisticsDetector
 from ganad.errors import GanadError, TrainingError
 from ganad.images.decode import Preprocessing
 from ganad.model import read_info
@@ -60,7 +60,7 @@ def train(
     killed one stopped, and does nothing where one has finished. cores: of each worker without a
     GPU; left out, the workers share all.
     """
-    kind = find(detector)
+    find(detector)  # a wrong name is reported first
     base = None if add_to is None else Base.open(add_to, detector)
     config = configure(detector, values or {}) if base is None else base.detector.config
     model = storage.absolute(out)
@@ -75,6 +75,13 @@ def train(
         }
         print(json.dumps(plan, indent=2))
         return plan
+    is_done = storage.exists(storage.join(model, "model.json"))
+    # Made before anything is listed or written, so that missing weights are reported at once.
+    unfitted: Detector[Any] | None = None
+    if base is not None:
+        unfitted = base.detector
+    elif not is_done:
+        unfitted = create(detector, config)
     folder = storage.join(model, "training")
     manifest = resolve(source, storage.join(folder, "manifest"), out)
     typed = " ".join(source)
@@ -95,14 +102,6 @@ def train(
         "drop_abnormal": drop_abnormal,
         **({} if base is None else {"add_to": base.id}),
     }
-    is_done = storage.exists(storage.join(model, "model.json"))
-    # Made before the folder is claimed and Ray starts: missing weights are told at once, and leave
-    # the folder free for the command that names others.
-    unfitted: Detector[Any] | None = None
-    if base is not None:
-        unfitted = base.detector
-    elif not is_done and not issubclass(kind, GradientDetector):
-        unfitted = create(detector, config)
     claim(folder, "job.json", identity, out, "give a fresh --out, or the command it began with")
     if is_done:
         say(f"{out} is trained already")

@@ -150,6 +150,13 @@ def test_abnormal_images_do_not_train(image_folder: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "model" / "training" / "job.json").exists()
 
 
+def test_missing_weights_are_reported_before_anything_is_listed(tmp_path: Path) -> None:
+    lost = {"backbone": {"name": "resnet18", "weights": str(tmp_path / "lost.pth")}}
+    with pytest.raises(ConfigError, match=r"lost\.pth is not a file"):
+        train("gaussian", [str(tmp_path / "no folder")], str(tmp_path / "model"), values=lost)
+    assert not list(tmp_path.iterdir())
+
+
 def test_more_workers_than_there_can_be_are_refused(
     ganomaly: str, image_folder: Path, tmp_path: Path
 ) -> None:

@@ -221,7 +221,7 @@ def test_a_path_holds_in_other_folders(tmp_path, monkeypatch):
     ("values", "message"),
     [
         ({"backbone": {"nam": "resnet18"}}, "backbone.nam is no key of gaussian: did you mean"),
-        ({"backbone": {"name": "resnet81"}}, "backbone.name=resnet81 is not a network that timm has"),
+        ({"backbone": {"name": "resnet81"}}, "backbone.name=resnet81 is not a network that timm"),
         ({"backbone": 3}, "backbone=3 cannot be used for gaussian"),
         ({"backbone": {"levels": []}}, "backbone.levels=[] cannot be used for gaussian"),
         ({"reduction": "ica"}, "reduction='ica' cannot be used for gaussian"),
