@@ -14,9 +14,10 @@ from PIL import Image
 
 from ganad.archive.listing import list_images
 from ganad.errors import ConfigError
-from ganad.images.decode import Decoded, Preprocessing, decode
+from ganad.images.decode import Decoded, Preprocessing, decode, failed
 from ganad.images.load import load_images
 
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 BATCH = 256
 """Images decoded at a time, so that a folder of any length fits into memory."""
 
@@ -62,9 +63,13 @@ def _from_paths(
 
 
 def _from_pil(image: Image.Image, preprocessing: Preprocessing) -> Decoded:
-    # Through a lossless file: one road into the detector, whatever the image came from.
+    # As a lossless file, so that the policy for files holds for every image. PNG cannot hold all
+    # modes, and of 32-bit integers it would silently keep 16 bits.
     buffer = io.BytesIO()
-    image.save(buffer, "TIFF" if image.mode in ("CMYK", "LAB", "YCbCr", "F") else "PNG")
+    try:
+        image.save(buffer, "PNG" if image.mode in PNG_MODES else "TIFF")
+    except (OSError, ValueError):
+        return failed(f"PIL images of mode {image.mode} are not read; convert it to RGB")
     return decode(buffer.getvalue(), preprocessing)
 
 

@@ -117,7 +117,8 @@ def tiffs() -> Iterator[Odd]:
     yield Odd("lab.tif", encode(Image.fromarray(pixels(3), "LAB"), "TIFF"))
     deep = pixels(1).astype(np.uint16) * 200
     yield Odd("deep.tif", encode(Image.fromarray(deep), "TIFF"))
-    yield Odd("whole-numbers.tif", encode(Image.fromarray(pixels(1).astype(np.int32)), "TIFF"))
+    whole = Image.fromarray(pixels(1).astype(np.int32))
+    yield Odd("whole-numbers.tif", encode(whole, "TIFF"), "signed pixels")
     pages = [RGB.rotate(90, expand=True)] * 3
     yield Odd("pages.tif", encode(RGB, "TIFF", save_all=True, append_images=pages))
     tags = TiffImagePlugin.ImageFileDirectory_v2()
@@ -127,7 +128,7 @@ def tiffs() -> Iterator[Odd]:
     floats = Image.fromarray(pixels(1).astype(np.float32) / 255)
     yield Odd("floats.tif", encode(floats, "TIFF"), "float pixels")
     beyond = Image.fromarray(pixels(1).astype(np.int32) * 100_000)
-    yield Odd("beyond.tif", encode(beyond, "TIFF"), "integer pixels beyond")
+    yield Odd("beyond.tif", encode(beyond, "TIFF"), "signed pixels")
 
 
 def shapes() -> Iterator[Odd]:
