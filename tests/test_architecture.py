@@ -25,7 +25,7 @@ GANAD = [
     {"model"},
     {"scores"},
     {"report"},
-    {"training"},
+    {"training", "browse"},
 ]
 PIPELINES = [
     {"console"},

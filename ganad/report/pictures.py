@@ -67,6 +67,11 @@ def thumbnail(pixels: np.ndarray, width: int, height: int) -> str:
 
 def heat_map(anomaly_map: np.ndarray, scale: Scale, width: int, height: int) -> str:
     """A map (h, w) of an image of width x height -> a data URI, clear where nothing is unusual."""
+    return _as_uri(heat_png(anomaly_map, scale, width, height), "png")
+
+
+def heat_png(anomaly_map: np.ndarray, scale: Scale, width: int, height: int) -> bytes:
+    """A map (h, w) of an image of width x height -> a PNG file, clear where nothing is unusual."""
     level = np.clip((np.asarray(anomaly_map, float) - scale.low) / (scale.high - scale.low), 0, 1)
     size = fitted(width, height, min(HEAT_SIDE, max(anomaly_map.shape)))
     smooth = Image.fromarray(level.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
@@ -78,7 +83,7 @@ def heat_map(anomaly_map: np.ndarray, scale: Scale, width: int, height: int) -> 
     image.putpalette(np.rint(colours).astype(np.uint8).tobytes())
     opacity = np.clip(steps / _OPAQUE_FROM, 0, 1) * _OPACITY * 255
     transparency = np.rint(opacity).astype(np.uint8).tobytes()
-    return _data_uri(image, "PNG", optimize=True, transparency=transparency)
+    return _encoded(image, "PNG", optimize=True, transparency=transparency)
 
 
 def outline(mask: np.ndarray) -> str:
@@ -96,6 +101,14 @@ def outline(mask: np.ndarray) -> str:
 
 
 def _data_uri(image: Image.Image, kind: str, **options: object) -> str:
+    return _as_uri(_encoded(image, kind, **options), kind.lower())
+
+
+def _encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def _as_uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

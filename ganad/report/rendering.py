@@ -7,10 +7,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
-def render(template: str, page: Any) -> str:
-    """A template of this package with its page, as HTML."""
+def render(template: str, page: Any, package: str = "ganad.report") -> str:
+    """A template of the package with its page, as HTML."""
     environment = Environment(
-        loader=PackageLoader("ganad.report", "."),
+        loader=PackageLoader(package, "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

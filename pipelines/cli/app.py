@@ -239,6 +239,32 @@ def query(
 
 
 @app.command()
+def browse(
+    table: Annotated[str, typer.Argument(help="A folder that ganad score wrote.")],
+    model: Annotated[
+        str | None, typer.Option(help="Model in view first; the beginning of its id is enough.")
+    ] = None,
+    who: Annotated[
+        str | None, typer.Option(help="Name that signs the verdicts. Default: your user name.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 0,
+    cache_mb: Annotated[
+        int, typer.Option(min=16, help="Bound of the pictures kept in memory, in MB.")
+    ] = 256,
+    debug: Debug = False,
+) -> None:
+    """Look through a score table in a web browser, and say which images are defects.
+
+    Serves this machine only. Verdicts go to TABLE/_verdicts; nothing else is written.
+
+    Example: ganad browse scores --model knn
+    """
+    from pipelines.cli.browse import browse as run
+
+    run(table, port, who, model, cache_mb)
+
+
+@app.command()
 def evaluate(
     table: Annotated[str, typer.Argument(help="A score table of labelled images.")],
     labels: Annotated[str | None, typer.Option(help="CSV of labels to use instead.")] = None,
