@@ -20,6 +20,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from ganad.archive.verdicts import CHOICES, Choice
 from ganad.browse import pages
 from ganad.browse.access import HOSTS, WithToken
 from ganad.browse.pictures import (
@@ -33,7 +34,7 @@ from ganad.browse.pictures import (
 from ganad.browse.selection import Rows, Selection
 from ganad.browse.vectors import MAX_GROUPED, Vectors, grouped
 from ganad.browse.vectors import NUM_TYPICAL as NUM_COMPARED
-from ganad.browse.verdicts import CHOICES, Choice, Verdicts
+from ganad.browse.verdicts import Verdicts
 from ganad.errors import GanadError
 from ganad.scores.table import ScoreTable
 

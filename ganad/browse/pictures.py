@@ -57,7 +57,9 @@ class Thumbnails:
         (decoded,) = fetch(self.table, [row], Preprocessing(image_size=_side(row, side)))
         if decoded.image is None or decoded.width is None or decoded.height is None:
             raise MissingError(decoded.error or "it cannot be decoded")
-        size = fitted(decoded.width, decoded.height, decoded.image.shape[-1])
+        # Pixels are not invented: no larger than the image itself.
+        longer = min(decoded.image.shape[-1], max(decoded.width, decoded.height))
+        size = fitted(decoded.width, decoded.height, longer)
         square = Image.fromarray(decoded.image.transpose(1, 2, 0))
         buffer = io.BytesIO()
         square.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=88)
@@ -69,7 +71,7 @@ class Thumbnails:
 
 
 def _side(row: Row, side: int) -> int:
-    """No larger than the image: its pixels are not invented."""
+    """The side to decode at, as far as the table knows the image's size."""
     return min(side, max(row["width"] or side, row["height"] or side))
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pyarrow as pa
 from cachetools import LRUCache
 
-from ganad.browse.verdicts import Verdict
+from ganad.archive.verdicts import Verdict
 from ganad.errors import ConfigError
 from ganad.scores.sql import Session, shortened
 from ganad.scores.table import ScoreTable

@@ -1,11 +1,4 @@
-"""Verdicts of people on images, in append-only CSV files beside a score table.
-
-TABLE/_verdicts/<date>-<person>-<random>.csv    one file per browsing session
-
-Each line is one verdict and is never changed. The latest line about an image counts; an empty
-verdict takes the one before it back. Because a session writes its own file, two people can work on
-one table at once, also on S3, where an object cannot be appended to.
-"""
+"""The verdicts of one browsing session, and those that were there before it."""
 
 from __future__ import annotations
 
@@ -15,69 +8,21 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
-from ganad.errors import ArchiveError, TableError
+from ganad.archive.verdicts import FOLDER, HEADER, NONE, Choice, Verdict, latest, read_verdicts
+from ganad.errors import ArchiveError
 from ganad.storage import files as storage
-
-FOLDER = "_verdicts"
-Choice = Literal["defect", "false alarm", ""]
-DEFECT: Choice = "defect"
-FALSE_ALARM: Choice = "false alarm"
-NONE: Choice = ""
-CHOICES: tuple[Choice, ...] = (DEFECT, FALSE_ALARM, NONE)
-
-_LABELS = {DEFECT: ("defect", "true"), FALSE_ALARM: ("good", "false"), NONE: ("", "")}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One line. label and abnormal say the same as verdict in the words of a CSV of labels."""
-
-    image_id: str
-    uri: str
-    member: str
-    """Name inside the tar or Parquet file; empty for a loose file."""
-    name: str
-    label: str
-    abnormal: str
-    """true, false, or empty."""
-    verdict: Choice
-    who: str
-    when: str
-    """UTC, ISO 8601."""
-    model: str
-    """The model in view."""
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any], choice: Choice, who: str, model: str) -> Verdict:
-        """A verdict of now. row needs image_id, uri, member and name."""
-        label, abnormal = _LABELS[choice]
-        return cls(
-            image_id=row["image_id"],
-            uri=row["uri"],
-            member=row["member"] or "",
-            name=row["name"],
-            label=label,
-            abnormal=abnormal,
-            verdict=choice,
-            who=who,
-            when=datetime.now(UTC).isoformat(timespec="microseconds"),
-            model=model,
-        )
-
-
-HEADER = tuple(field.name for field in fields(Verdict))
 
 
 class Verdicts:
     """The verdicts on a table: those that count, and a file for the ones of this session.
 
     Nothing is written before the first verdict. Safe to call from several threads.
-    Raises TableError if a file of verdicts cannot be read.
+    Raises ArchiveError if a file of verdicts cannot be read.
     """
 
     def __init__(self, table: str, who: str) -> None:
@@ -148,42 +93,3 @@ class Verdicts:
                 f"{self.uri} cannot be written ({error.strerror}): make the table's folder "
                 f"writable, or browse a copy of the table"
             ) from error
-
-
-def read_verdicts(table: str) -> dict[str, Verdict]:
-    """image_id -> the verdict that counts, of all sessions; images without one are left out.
-
-    Raises TableError for a file that is not a list of verdicts.
-    """
-    folder = storage.join(storage.absolute(table), FOLDER)
-    if not storage.exists(folder):
-        return {}
-    lines: list[Verdict] = []
-    for name in sorted(storage.list_names(folder)):
-        if name.endswith(".csv"):
-            uri = storage.join(folder, name)
-            lines += parse(storage.read_bytes(uri), uri)
-    return latest(lines)
-
-
-def parse(data: bytes, uri: str) -> Iterator[Verdict]:
-    """The lines of one file. Raises TableError naming the file and the line."""
-    try:
-        reader = csv.reader(io.StringIO(data.decode("utf-8"), newline=""))
-        if tuple(next(reader, ())) != HEADER:
-            raise TableError(
-                f"{uri} is not a file of verdicts, whose first line is {','.join(HEADER)}: "
-                f"move it out of {FOLDER}"
-            )
-        for number, cells in enumerate(reader, start=2):
-            if len(cells) != len(HEADER) or cells[HEADER.index("verdict")] not in CHOICES:
-                raise TableError(f"{uri}: line {number} is not a verdict: remove the line")
-            yield Verdict(*cells)  # type: ignore[arg-type]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TableError(f"{uri} is not CSV in UTF-8 ({error}): move it out of {FOLDER}") from error
-
-
-def latest(lines: Iterable[Verdict]) -> dict[str, Verdict]:
-    """image_id -> its latest verdict, without those that were taken back."""
-    ordered = {line.image_id: line for line in sorted(lines, key=lambda line: line.when)}
-    return {key: line for key, line in ordered.items() if line.verdict != NONE}

@@ -1,0 +1,119 @@
+"""Verdicts of people on images, in append-only CSV files beside a score table.
+
+TABLE/_verdicts/<date>-<person>-<random>.csv    one file per browsing session
+
+Each line is one verdict and is never changed. The latest line about an image counts; an empty
+verdict takes the one before it back. Because a session writes its own file, two people can work on
+one table at once, also on S3, where an object cannot be appended to.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from ganad.errors import ArchiveError
+from ganad.storage import files as storage
+
+FOLDER = "_verdicts"
+Choice = Literal["defect", "false alarm", ""]
+DEFECT: Choice = "defect"
+FALSE_ALARM: Choice = "false alarm"
+NONE: Choice = ""
+CHOICES: tuple[Choice, ...] = (DEFECT, FALSE_ALARM, NONE)
+
+_LABELS = {DEFECT: ("defect", "true"), FALSE_ALARM: ("good", "false"), NONE: ("", "")}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line. label and abnormal say the same as verdict in the words of a CSV of labels."""
+
+    image_id: str
+    uri: str
+    member: str
+    """Name inside the tar or Parquet file; empty for a loose file."""
+    name: str
+    label: str
+    abnormal: str
+    """true, false, or empty."""
+    verdict: Choice
+    who: str
+    when: str
+    """UTC, ISO 8601."""
+    model: str
+    """The model in view."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], choice: Choice, who: str, model: str) -> Verdict:
+        """A verdict of now. row needs image_id, uri, member and name."""
+        label, abnormal = _LABELS[choice]
+        return cls(
+            image_id=row["image_id"],
+            uri=row["uri"],
+            member=row["member"] or "",
+            name=row["name"],
+            label=label,
+            abnormal=abnormal,
+            verdict=choice,
+            who=who,
+            when=datetime.now(UTC).isoformat(timespec="microseconds"),
+            model=model,
+        )
+
+
+HEADER = tuple(field.name for field in fields(Verdict))
+
+
+def read_verdicts(uri: str) -> dict[str, Verdict]:
+    """image_id -> the verdict that counts, of all sessions; images without one are left out.
+
+    uri: a score table, its folder of verdicts, or one file of them. Raises ArchiveError for a file
+    that is not a list of verdicts.
+    """
+    place = storage.absolute(uri)
+    if place.endswith(".csv"):
+        return latest(parse(storage.read_bytes(place), place))
+    folder = place if place.rstrip("/").endswith(FOLDER) else storage.join(place, FOLDER)
+    if not storage.exists(folder):
+        return {}
+    lines: list[Verdict] = []
+    for name in sorted(storage.list_names(folder)):
+        if name.endswith(".csv"):
+            file = storage.join(folder, name)
+            lines += parse(storage.read_bytes(file), file)
+    return latest(lines)
+
+
+def is_verdicts(uri: str) -> bool:
+    """True for a table's folder of verdicts."""
+    return storage.absolute(uri).rstrip("/").endswith(f"/{FOLDER}")
+
+
+def parse(data: bytes, uri: str) -> Iterator[Verdict]:
+    """The lines of one file. Raises ArchiveError naming the file and the line."""
+    try:
+        reader = csv.reader(io.StringIO(data.decode("utf-8"), newline=""))
+        if tuple(next(reader, ())) != HEADER:
+            raise ArchiveError(
+                f"{uri} is not a file of verdicts, whose first line is {','.join(HEADER)}: "
+                f"move it out of {FOLDER}"
+            )
+        for number, cells in enumerate(reader, start=2):
+            if len(cells) != len(HEADER) or cells[HEADER.index("verdict")] not in CHOICES:
+                raise ArchiveError(f"{uri}: line {number} is not a verdict: remove the line")
+            yield Verdict(*cells)  # type: ignore[arg-type]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ArchiveError(
+            f"{uri} is not CSV in UTF-8 ({error}): move it out of {FOLDER}"
+        ) from error
+
+
+def latest(lines: Iterable[Verdict]) -> dict[str, Verdict]:
+    """image_id -> its latest verdict, without those that were taken back."""
+    ordered = {line.image_id: line for line in sorted(lines, key=lambda line: line.when)}
+    return {key: line for key, line in ordered.items() if line.verdict != NONE}
