@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ganad.archive.layout import has_normal, is_normal
+from ganad.archive.verdicts import is_verdicts, read_verdicts
 from ganad.errors import ConfigError
 from ganad.storage import files as storage
 from ganad.storage.reasons import translated
@@ -76,8 +77,13 @@ class CsvRow(NamedTuple):
 
 
 def read_labels(uri: str) -> Iterator[CsvRow]:
-    """The lines of a CSV of labels, one by one. Raises ArchiveError if it cannot be read and
-    ConfigError for what is wrong in it."""
+    """The lines of a CSV of labels, or the verdicts in a table's folder _verdicts, one by one.
+
+    Raises ArchiveError if it cannot be read and ConfigError for what is wrong in it.
+    """
+    if is_verdicts(uri):
+        yield from _verdict_rows(uri)
+        return
     place = storage.absolute(uri)
     folder = place.rpartition("/")[0]
     with translated(uri), storage.open_stream(place) as file:
@@ -93,6 +99,20 @@ def read_labels(uri: str) -> Iterator[CsvRow]:
                     yield _row(uri, number, key, folder, dict(zip(names, cells, strict=False)))
         except (UnicodeDecodeError, csv.Error) as error:
             raise ConfigError(f"{uri}: is no CSV in UTF-8 ({error}): save it as one") from error
+
+
+def _verdict_rows(uri: str) -> Iterator[CsvRow]:
+    """Verdicts as labels: the one that counts for each image."""
+    for line, verdict in enumerate(read_verdicts(uri).values(), start=1):
+        yield CsvRow(
+            key=verdict.name if verdict.member else verdict.uri,
+            path=verdict.name,
+            line=line,
+            label=verdict.label,
+            abnormal=_TRUTH[verdict.abnormal],
+            mask=None,
+            split=None,
+        )
 
 
 def _check_header(uri: str, names: Sequence[str]) -> str:

@@ -90,8 +90,8 @@ def read_verdicts(uri: str) -> dict[str, Verdict]:
 
 
 def is_verdicts(uri: str) -> bool:
-    """True for a table's folder of verdicts."""
-    return storage.absolute(uri).rstrip("/").endswith(f"/{FOLDER}")
+    """True for a table's folder of verdicts, and for a file in it."""
+    return f"/{FOLDER}/" in storage.absolute(uri).rstrip("/") + "/"
 
 
 def parse(data: bytes, uri: str) -> Iterator[Verdict]:

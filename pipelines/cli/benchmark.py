@@ -185,3 +185,19 @@ def scoring(
         anomalib=anomalib,
     )
     print(as_markdown(figures))
+
+
+@benchmarks.command()
+def browse(
+    out: Out,
+    rows: Annotated[int, typer.Option(min=1000, help="Images of the synthetic table.")] = 1_000_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Times each page is asked for.")] = 5,
+    debug: Debug = False,
+) -> None:
+    """Seconds until a page of ganad browse is there, over a table of many rows.
+
+    Example: ganad benchmark browse --out bench
+    """
+    from pipelines.benchmark.browse import browse as run
+
+    print(run(out, rows, rounds))

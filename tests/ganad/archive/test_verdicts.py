@@ -1,7 +1,10 @@
 """Verdicts in files: the last line about an image counts, and foreign files are refused."""
 
+import csv
+
 import pytest
 
+from ganad.archive.labels import read_labels
 from ganad.archive.verdicts import (
     DEFECT,
     FALSE_ALARM,
@@ -54,3 +57,21 @@ def test_a_table_without_verdicts_has_none(tmp_path):
     assert read_verdicts(str(tmp_path)) == {}
     assert is_verdicts(str(tmp_path / "_verdicts"))
     assert not is_verdicts(str(tmp_path))
+
+
+def test_verdicts_are_labels(tmp_path):
+    folder = tmp_path / "_verdicts"
+    folder.mkdir()
+    member = {**ROW, "image_id": "0b", "uri": "/a/1.tar", "member": "x/2.png", "name": "x/2.png"}
+    lines = [
+        Verdict.of(ROW, FALSE_ALARM, "Ada", "knn-1"),
+        Verdict.of(ROW, DEFECT, "Ada", "knn-1"),
+        Verdict.of(member, FALSE_ALARM, "Ada", "knn-1"),
+    ]
+    with open(folder / "1.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER)
+        writer.writerows(vars(line).values() for line in lines)
+    for uri in (folder, folder / "1.csv"):
+        found = {row.key: (row.label, row.abnormal) for row in read_labels(str(uri))}
+        assert found == {"/a/1.png": ("defect", True), "x/2.png": ("good", False)}
