@@ -11,7 +11,7 @@ Nothing is trained: fitting is one pass that sums moments.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -162,12 +162,8 @@ class Gaussian(PooledDetector[GaussianConfig, dict[str, Moments], Level]):
                 raise self.singular(name, moments.n) from None
         return self.facts()
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
-        return self._score_vectors(self.features(images))
-
-    def _score_vectors(self, found: dict[str, Tensor]) -> Scores:
-        terms = {name: level(found[name]).cpu().numpy() for name, level in self.levels.items()}
-        return Scores(np.sum(list(terms.values()), axis=0), terms)
+    def level_terms(self, vectors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: level(vectors[name]) for name, level in self.levels.items()}
 
     def vectors(self, images: Tensor) -> dict[str, np.ndarray]:
         """uint8 images (n, c, h, w) -> by level what score_vectors scores: float32 (n, d), or
@@ -191,7 +187,7 @@ class Gaussian(PooledDetector[GaussianConfig, dict[str, Moments], Level]):
             batch = {k: v[start : start + self.scoring_batch] for k, v in flat.items()}
             num_vectors = len(next(iter(batch.values())))
             filled = {k: fixed(v, self.scoring_batch)[0].to(self.device) for k, v in batch.items()}
-            parts.append(self._score_vectors(filled).head(num_vectors))
+            parts.append(self.score_pooled(filled).head(num_vectors))
         scores = Scores.concatenate(parts)
         if self.config.patch is not None:
             scores = self._pool(scores, self.config.patch, len(scores) // num)

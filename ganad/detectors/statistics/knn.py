@@ -16,7 +16,6 @@ neighbours. W puts the levels on one scale, too, so that they can be added.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -24,7 +23,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ganad.detectors.base import Scores
 from ganad.detectors.statistics.reservoir import (
     Reservoir,
     SampleConfig,
@@ -61,6 +59,7 @@ class KnnConfig(SampleConfig):
         return self
 
 
+@torch.no_grad()
 def nearest(queries: Tensor, vectors: Tensor, k: int, block: int = BLOCK) -> Tensor:
     """Positions (m, k) of the rows of vectors (n, d) nearest to each query (m, d), k <= n.
 
@@ -169,11 +168,9 @@ class Knn(SampleDetector[KnnConfig, Level]):
         except np.linalg.LinAlgError:
             raise self.singular(level, len(vectors)) from None
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
-        found = self.features(images)
+    def level_terms(self, vectors: dict[str, Tensor]) -> dict[str, Tensor]:
         k, metric, aggregation = self.config.k, self.config.metric, self.config.aggregation
-        terms = {
-            name: level(found[name], k, metric, aggregation).cpu().numpy()
+        return {
+            name: level(vectors[name], k, metric, aggregation)
             for name, level in self.levels.items()
         }
-        return Scores(np.sum(list(terms.values()), axis=0), terms)

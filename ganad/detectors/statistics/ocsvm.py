@@ -12,16 +12,13 @@ Var f_ℓ) per level. scikit-learn fits; what it finds is kept as tensors, and t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from sklearn.svm import OneClassSVM
 from torch import Tensor, nn
 
-from ganad.detectors.base import Scores
 from ganad.detectors.statistics.reservoir import (
     Reservoir,
     SampleConfig,
@@ -85,6 +82,7 @@ class Ocsvm(SampleDetector[OcsvmConfig, Level]):
     good_at = "some anomalies among the training images; no training of a network"
     bad_at = "subtle defects; ranking what lies far from all normal images, where scores level off"
     Config = OcsvmConfig
+    averaged = True
 
     def make_level(self, dimension: int) -> Level:
         return Level(dimension)
@@ -109,7 +107,5 @@ class Ocsvm(SampleDetector[OcsvmConfig, Level]):
     def fit_level(self, level: str, vectors: Tensor) -> None:
         self.levels[level].fit(vectors, self.config.nu)
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
-        found = self.features(images)
-        terms = {name: level(found[name]).cpu().numpy() for name, level in self.levels.items()}
-        return Scores(np.mean(list(terms.values()), axis=0), terms)
+    def level_terms(self, vectors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: level(vectors[name]) for name, level in self.levels.items()}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ganad.batch.augment_fit import AugmentedFit, passes
 from ganad.batch.fixed import fixed
-from ganad.detectors.base import DetectorConfig, StatisticsDetector, StatisticsT
+from ganad.detectors.base import DetectorConfig, Scores, StatisticsDetector, StatisticsT
 from ganad.detectors.precision import Precision
+from ganad.detectors.statistics.attribution import heat_maps
 from ganad.errors import TrainingError
 from ganad.features.backbone import FeatureExtractor
 from ganad.features.settings import Backbone, with_native_size
@@ -46,7 +48,13 @@ LevelT = TypeVar("LevelT", bound=nn.Module)
 class PooledDetector(
     StatisticsDetector[PooledConfigT, StatisticsT], Generic[PooledConfigT, StatisticsT, LevelT]
 ):
-    """A frozen network, and one module per level that is fitted to its pooled features."""
+    """A frozen network, and one module per level that is fitted to its pooled features.
+
+    The heat map of an image has its score as the mean over all pixels, see heat_maps.
+    """
+
+    averaged: ClassVar[bool] = False
+    """The score is the mean of its terms, not their sum."""
 
     def __init__(self, config: PooledConfigT, load_weights: bool = True) -> None:
         super().__init__(config)
@@ -86,6 +94,31 @@ class PooledDetector(
         prepared = self.prepare(images)
         with torch.no_grad(), self.autocast():
             return self.extractor(prepared)
+
+    @abstractmethod
+    def level_terms(self, vectors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Pooled features (n, d) by level -> terms of the score, float64 (n,) by level,
+        differentiable."""
+
+    def score_pooled(self, vectors: dict[str, Tensor]) -> Scores:
+        """Pooled features of a batch of images, by level -> their scores without maps."""
+        return self._combine(self.level_terms(vectors))
+
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+        if not maps:
+            return self.score_pooled(self.features(images))
+        prepared = self.prepare(images)
+        with self.autocast():
+            found = self.extractor.maps(prepared)
+        terms, heat = heat_maps(found, self.level_terms, self.config.input_size)
+        scores = self._combine(terms)
+        scores.maps = (heat / len(terms) if self.averaged else heat).cpu().numpy()
+        return scores
+
+    def _combine(self, terms: dict[str, Tensor]) -> Scores:
+        arrays = {name: term.cpu().numpy() for name, term in terms.items()}
+        combine = np.mean if self.averaged else np.sum
+        return Scores(combine(list(arrays.values()), axis=0), arrays)
 
     def passes(self, images: Tensor) -> Iterator[Tensor]:
         """uint8 training images (n, c, h, w) -> what each pass over them sees, windows if any."""
