@@ -68,10 +68,8 @@ def test_the_map_of_a_gaussian_is_that_of_its_formula() -> None:
     found = torch.from_numpy(detector.score(images, maps=True).maps)
     rows, columns = [0, 0, -1, -1], [0, -1, 0, -1]
     # The map's corners are the places' own values: bilinear resizing repeats them at the edge.
-    corners = expected[:, [0, 0, -1, -1], [0, -1, 0, -1]].float()
-    torch.testing.assert_close(
-        found[:, [0, 0, -1, -1], [0, -1, 0, -1]], corners, rtol=1e-3, atol=1e-3
-    )
+    corners = expected[:, rows, columns].float()
+    torch.testing.assert_close(found[:, rows, columns], corners, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(
         torch.from_numpy(detector.score(images).score), distance, rtol=1e-6, atol=0
     )
