@@ -1,19 +1,10 @@
-"""A trained detector: in memory, and on disk as a folder that holds no pickle.
-
-MODEL/model.safetensors      weights and statistics
-MODEL/calibration.parquet    scores of held-out normal images
-MODEL/model.json             what it is and was trained on; written last
-"""
+"""A trained detector: scoring, saving and loading. ganad.saved has the layout of its folder."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -24,18 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from ganad import __version__
 from ganad.calibration import Calibration
 from ganad.detectors import configure, find
 from ganad.detectors.base import Detector
-from ganad.errors import ArchiveError, GanadError, ModelError
+from ganad.errors import ModelError
 from ganad.images.decode import Decoded, Preprocessing
 from ganad.images.inputs import decoded_batches
+from ganad.saved import FORMAT, digest, read_saved, versions
 from ganad.storage import files as storage
-from ganad.storage.retry import why
-
-FORMAT = 1
-VERSIONED = ("torch", "timm", "numpy", "pillow", "pyarrow", "scikit-learn")
 
 
 @dataclass
@@ -113,13 +100,7 @@ class Model:
     @cached_property
     def digest(self) -> str:
         """12 hex characters over all that a score or p-value depends on."""
-        digest = hashlib.blake2b(digest_size=6)
-        identity = [self.detector.name, *self._settings.values()]
-        digest.update(json.dumps(identity, sort_keys=True).encode())
-        digest.update(self._weights)
-        if self.calibration is not None:
-            digest.update(np.ascontiguousarray(self.calibration.scores).tobytes())
-        return digest.hexdigest()
+        return digest(self.detector.name, self._settings, self._weights, self.calibration)
 
     @property
     def id(self) -> str:
@@ -191,69 +172,16 @@ class Model:
         return folder
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that scores depend on."""
-    found = {"python": platform.python_version(), "ganad": __version__}
-    for name in VERSIONED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
-
-
-def read_info(folder: str) -> Mapping[str, Any]:
-    """model.json of a saved model; raises ModelError if the folder is not one."""
-    uri = storage.absolute(folder)
-    if not storage.exists(uri):
-        raise ModelError(f"{folder} does not exist: give a folder that ganad train wrote")
-    file = storage.join(uri, "model.json")
-    if not storage.exists(file):
-        raise ModelError(
-            f"{folder} is no saved model, for it has no model.json: give a folder that ganad train "
-            f"finished, or run the same train command again to finish it"
-        )
-    try:
-        info = storage.read_json(file)
-    except ArchiveError as error:
-        _raise_if_passing(error)
-        raise ModelError(f"{folder}/model.json cannot be read: train the model again") from None
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
-        raise ModelError(
-            f"{folder} has a format that this version of ganad does not know: train the model again"
-        )
-    return info
-
-
-def _raise_if_passing(error: Exception) -> None:
-    """Storage that is away for a while says nothing about the model's files."""
-    reason = why(error)
-    if reason is not None and reason.transient:
-        raise error
-
-
 def load(folder: str, device: str | torch.device = "cpu") -> Model:
     """Load a saved model; raises ModelError if the folder is not one or its files disagree."""
-    info = read_info(folder)
-    uri = storage.absolute(folder)
+    saved = read_saved(folder)
+    info = saved.info
     detector = find(info["detector"]).from_saved(configure(info["detector"], info["config"]))
-    calibration = None
     try:
-        detector.load_state_dict(
-            load_tensors(storage.read_bytes(storage.join(uri, "model.safetensors")))
-        )
-        if info["num_calibration"]:
-            table = storage.read_table(storage.join(uri, "calibration.parquet"))
-            calibration = Calibration.from_table(table)
-    except (GanadError, OSError, RuntimeError, ValueError, SafetensorError) as error:
-        _raise_if_passing(error)
+        detector.load_state_dict(load_tensors(saved.weights))
+    except (RuntimeError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{folder} is damaged ({reason}): train the model again") from None
-    model = Model(detector.eval(), calibration, dict(info["training"]), info)
-    if model.id != info["id"]:
-        raise ModelError(
-            f"{folder} holds files that do not belong together (they make {model.id}, model.json "
-            f"says {info['id']}): train the model again"
-        )
+    model = Model(detector.eval(), saved.calibration, dict(info["training"]), info)
     detector.to(device).to(memory_format=torch.channels_last)
     return model

@@ -22,6 +22,7 @@ GANAD = [
     {"images"},
     {"detectors"},
     {"calibration"},
+    {"saved"},
     {"model"},
     {"scores"},
     {"report"},

@@ -10,37 +10,12 @@ import math
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from ganad.batch.config import Augment
 from ganad.batch.ranks import Ranks
 
 NUM_DRAWS = 6
-
-
-class Augment(BaseModel):
-    """All off by default: a variation that makes of a normal image one that would be a defect
-    teaches the wrong thing, so each is to be chosen for the images at hand."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    flip_horizontal: bool = False
-    """Mirror half of the images left to right."""
-    flip_vertical: bool = False
-    """Mirror half of the images top to bottom."""
-    rotate: float = Field(default=0.0, ge=0, le=180)
-    """Turn by up to so many degrees either way; corners are filled by reflection."""
-    shift: float = Field(default=0.0, ge=0, le=0.5)
-    """Move by up to this share of the side in both directions; edges are filled by reflection."""
-    brightness: float = Field(default=0.0, ge=0, le=1)
-    """Make lighter or darker by up to this share of the range from black to white."""
-
-    @property
-    def any(self) -> bool:
-        """Whether there is anything to do."""
-        return self != Augment()
 
 
 def augment(images: Tensor, config: Augment, ranks: Ranks) -> Tensor:

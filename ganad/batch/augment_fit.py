@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 from torch import Tensor
+
+from ganad.batch.config import AugmentedFit
 
 APPLIED = 0.5
 """Share of the images that go through the pipeline at all."""
@@ -23,27 +24,6 @@ HUE_DEGREES = 20.0
 TILES, CLIP = 8, 2.0
 """Of the local equalisation: a grid of 8×8, no grey level counted more than twice the mean."""
 TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-
-
-class AugmentedFit(BaseModel):
-    """Off unless repeats is set. The others ban what would make a defect of a normal image."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    repeats: int = Field(default=0, ge=0)
-    """Passes over the training images, each of which varies them anew (paper: 100); 0 = one pass
-    over the images as they are."""
-    flip: bool = True
-    """Mirror left to right. The paper's ban: metal_nut, pill, capsule, screw."""
-    quarter_turns: bool = True
-    """Turn by 90, 180 or 270 degrees. The paper's ban: transistor."""
-    rotate: float = Field(default=45.0, ge=0, le=180)
-    """Turn by up to so many degrees. The paper has 15 where things lie in one way: bottle, cable,
-    capsule, metal_nut, pill, screw, toothbrush, transistor, wood, zipper."""
-    move_edges: bool = True
-    """Shift, scale or turn at all, which fills edges by reflection. The paper's ban: grid."""
 
 
 def passes(images: Tensor, how: AugmentedFit, seed: int) -> Iterator[Tensor]:

@@ -4,39 +4,11 @@ what it says of the image. AnoGAN (Schlegl et al., IPMI 2017) works on patches; 
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-
-class PatchConfig(BaseModel):
-    """The windows."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    size: int = Field(ge=8, le=2048)
-    """Side in pixels of the windows that the networks see."""
-    stride: int | None = Field(default=None, ge=1)
-    """Pixels from a window to the next when scoring; left out = size, without overlap."""
-    pool: Literal["max", "top_k", "mean"] = "max"
-    """The image's score: that of its worst window, or the mean of the top_k worst, or of all."""
-    top_k: int = Field(default=3, ge=1)
-    """Windows that count with pool = "top_k"."""
-    per_image: int = Field(default=1, ge=1)
-    """Windows drawn from each image in an epoch, at random and anew each time. (A method that is
-    fitted in one pass takes the windows that scoring takes.)"""
-
-
-def corners(image_size: int, patch: PatchConfig) -> list[tuple[int, int]]:
-    """(top, left) of the windows that cover an image, row by row; the last ones end at its edge."""
-    starts = list(range(0, image_size - patch.size, patch.stride or patch.size))
-    starts.append(image_size - patch.size)
-    return [(top, left) for top in starts for left in starts]
+from ganad.batch.config import PatchConfig, corners
 
 
 def cut(images: Tensor, patch: PatchConfig) -> Tensor:

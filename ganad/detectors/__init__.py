@@ -1,18 +1,25 @@
-"""Detectors, one file per method in a folder per family. Here: the registry and typed configs."""
+"""Detectors, one file per method in a folder per family. Here: the registry and typed configs.
+
+Nothing here imports torch: a command that lists detectors or checks config keys starts at once.
+"""
 
 from __future__ import annotations
 
+import ast
 import difflib
 import reprlib
 from collections.abc import Mapping
+from importlib.resources import files
 from pkgutil import resolve_name
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-import torch
 from pydantic import BaseModel, ValidationError
 
-from ganad.detectors.base import Detector, DetectorConfig
+from ganad.detectors.config import DetectorConfig
 from ganad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ganad.detectors.base import Detector
 
 DETECTORS = {
     "gaussian": "statistics.gaussian:Gaussian",
@@ -30,23 +37,58 @@ DETECTORS = {
     "skip_ganomaly": "gan.skip_ganomaly:SkipGanomaly",
     "acgan": "gan.acgan:Acgan",
 }
-"""Name of a detector -> module:class below ganad.detectors. A module is imported when its detector
-is asked for: some need timm or SciPy, which take seconds to load."""
+"""Name of a detector -> module:class below ganad.detectors. The keys of a class X are those of
+XConfig in the module `config` of the same folder."""
+
+
+class Description(NamedTuple):
+    """What a detector says of itself."""
+
+    summary: str
+    paper: str
+    good_at: str
+    bad_at: str
 
 
 def find(name: str) -> type[Detector[Any]]:
-    """The detector of that name; raises ConfigError with the nearest name."""
-    if name in DETECTORS:
-        detector: type[Detector[Any]] = resolve_name(f"{__name__}.{DETECTORS[name]}")
-        return detector
-    near = difflib.get_close_matches(name, DETECTORS, n=1, cutoff=0.5)
-    remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(DETECTORS)}"
-    raise ConfigError(f"{name} is no detector: {remedy}")
+    """The class of a detector; raises ConfigError with the nearest name."""
+    detector: type[Detector[Any]] = resolve_name(f"{__name__}.{_entry(name)}")
+    return detector
+
+
+def find_config(name: str) -> type[DetectorConfig]:
+    """The config class of a detector; raises ConfigError with the nearest name."""
+    entry = _entry(name)
+    family, class_name = entry.partition(".")[0], entry.partition(":")[2]
+    config: type[DetectorConfig] = resolve_name(f"{__name__}.{family}.config:{class_name}Config")
+    return config
+
+
+def describe(name: str) -> Description:
+    """A detector's class variables of these names, which must be plain strings in its class body.
+
+    They are read from the source file: importing every detector would take seconds.
+    """
+    module, _, class_name = _entry(name).partition(":")
+    source = files(__name__).joinpath(module.replace(".", "/") + ".py").read_text(encoding="utf-8")
+    (body,) = [
+        node.body
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name == class_name
+    ]
+    values = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in Description._fields
+    }
+    return Description(**values)
 
 
 def configure(name: str, values: Mapping[str, Any]) -> DetectorConfig:
     """A checked config from (possibly nested) values; raises ConfigError in one sentence."""
-    config_class = find(name).Config
+    config_class = find_config(name)
     try:
         return config_class.model_validate(dict(values))
     except ValidationError as error:
@@ -55,9 +97,15 @@ def configure(name: str, values: Mapping[str, Any]) -> DetectorConfig:
 
 def create(name: str, config: DetectorConfig) -> Detector[Any]:
     """A detector with its first weights drawn from config.seed, in eval mode."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return find(name)(config).eval()
+    return find(name).initialized(config)
+
+
+def _entry(name: str) -> str:
+    if name in DETECTORS:
+        return DETECTORS[name]
+    near = difflib.get_close_matches(name, DETECTORS, n=1, cutoff=0.5)
+    remedy = f"did you mean {near[0]}?" if near else f"use one of {', '.join(DETECTORS)}"
+    raise ConfigError(f"{name} is not a detector: {remedy}")
 
 
 def _sentence(name: str, config_class: type[BaseModel], error: ValidationError) -> str:

@@ -1,4 +1,4 @@
-"""The protocol that every detector keeps, and the config keys that all of them share."""
+"""The protocol that every detector keeps."""
 
 from __future__ import annotations
 
@@ -6,84 +6,18 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from ganad.batch import patches
-from ganad.batch.augment import Augment
+from ganad.batch.config import PatchConfig, corners
 from ganad.batch.fixed import fixed
-from ganad.batch.patches import PatchConfig
 from ganad.batch.ranks import Ranks
-from ganad.detectors.precision import Precision, data_type
-from ganad.errors import ConfigError
-
-
-class DetectorConfig(BaseModel):
-    """Keys that every detector has. Unknown keys are errors (see ganad.detectors.configure)."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    smallest_input: ClassVar[int] = 8
-    largest_input: ClassVar[int] = 2048
-
-    image_size: int = Field(default=64, ge=8, le=8192)
-    """Side in pixels of the square that images are resized to; the aspect ratio is not kept."""
-    patch: PatchConfig | None = None
-    """patch.size and so on: the networks see windows of the image, in which small defects are not
-    small. Left out = they see the whole image."""
-    channels: Literal[1, 3] = 3
-    """1 = grey, 3 = RGB."""
-    batch_size: int = Field(default=64, ge=1)
-    """Images per step over all workers together."""
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    """Fixes initial weights, data order, noise and the split. 0 is a seed like any other."""
-    precision: Precision = "auto"
-    """Of the forward pass (autocast); weights, losses and scores stay float32 or better. auto:
-    bfloat16 where the processor or GPU has instructions for it, else float32. Name one if the
-    machines of a cluster differ and their scores may not, in the fourth digit."""
-
-    @property
-    def input_size(self) -> int:
-        """Side in pixels of what the networks see."""
-        return self.image_size if self.patch is None else self.patch.size
-
-    @property
-    def input_key(self) -> str:
-        """The key that input_size comes from."""
-        return "image_size" if self.patch is None else "patch.size"
-
-    @model_validator(mode="after")
-    def _check_input(self) -> Self:
-        size, patch = self.input_size, self.patch
-        if not self.smallest_input <= size <= self.largest_input:
-            raise ConfigError(
-                f"{self.input_key}={size} is no size for this method: "
-                f"use {self.smallest_input} to {self.largest_input}"
-            )
-        if patch is None:
-            return self
-        if size > self.image_size:
-            raise ConfigError(
-                f"patch.size={size} is larger than image_size={self.image_size}: "
-                f"raise image_size, which is the side of the whole image"
-            )
-        if patch.stride is not None and patch.stride > size:
-            raise ConfigError(
-                f"patch.stride={patch.stride} would leave pixels unseen: use {size} at the most"
-            )
-        num = len(patches.corners(self.image_size, patch))
-        if patch.pool == "top_k" and patch.top_k > num:
-            raise ConfigError(
-                f"patch.top_k={patch.top_k} is more than the {num} patches of an image: use fewer"
-            )
-        return self
-
+from ganad.detectors.config import DetectorConfig, GradientConfig
+from ganad.detectors.precision import data_type
 
 ConfigT = TypeVar("ConfigT", bound=DetectorConfig)
 GROUP_PATCHES, GROUP_PIXELS = 1024, 2**24
@@ -130,7 +64,7 @@ class Detector(nn.Module, Generic[ConfigT]):
     """A config plus networks, and a score that depends on the model and one image alone.
 
     Subclasses set the class variables and build their networks in __init__, with
-    torch.manual_seed(config.seed) already called by ganad.detectors.create.
+    torch.manual_seed(config.seed) already called by initialized.
     """
 
     name: ClassVar[str]
@@ -149,6 +83,13 @@ class Detector(nn.Module, Generic[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         super().__init__()
         self.config = config
+
+    @classmethod
+    def initialized(cls, config: ConfigT) -> Self:
+        """A detector with its first weights drawn from config.seed, in eval mode."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            return cls(config).eval()
 
     @classmethod
     def from_saved(cls, config: ConfigT) -> Self:
@@ -211,7 +152,7 @@ class Detector(nn.Module, Generic[ConfigT]):
         if patch is None:
             return self.score_inputs(images, ids, maps)
         names = list(ids) if ids is not None else [""] * len(images)
-        num = len(patches.corners(size, patch))
+        num = len(corners(size, patch))
         together = max(1, min(GROUP_PATCHES // num, GROUP_PIXELS // size**2))
         parts = []
         for start in range(0, len(images), together):
@@ -249,17 +190,6 @@ class Detector(nn.Module, Generic[ConfigT]):
                 batch_names += batch_names[-1:] * (len(batch) - num)
                 parts.append(self.score_batch(batch, batch_names, maps).head(num))
         return Scores.concatenate(parts)
-
-
-class GradientConfig(DetectorConfig):
-    """Keys that every method trained by gradient has."""
-
-    epochs: int = Field(default=15, ge=1)
-    """Passes over the training images; fixed in advance, the last checkpoint is the result."""
-    learning_rate: float = Field(default=2e-4, gt=0)
-    """Of every optimiser."""
-    augment: Augment = Augment()
-    """How training images are varied."""
 
 
 GradientConfigT = TypeVar("GradientConfigT", bound=GradientConfig)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "float32", "bfloat16"]
+from ganad.detectors.config import Precision
 
 
 def data_type(precision: Precision, device: torch.device) -> torch.dtype:

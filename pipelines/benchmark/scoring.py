@@ -16,7 +16,8 @@ from typing import Any
 from ganad.archive.listing import list_images
 from ganad.detectors import configure, create
 from ganad.images.decode import Preprocessing
-from ganad.model import Model, read_info
+from ganad.model import Model
+from ganad.saved import read_info
 from pipelines.benchmark import roofline, shrinking
 from pipelines.benchmark.anomalib import predict_with_anomalib
 from pipelines.benchmark.processes import ScoringJob, command, score

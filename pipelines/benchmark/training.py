@@ -28,7 +28,7 @@ from ganad.archive.listing import list_images
 from ganad.archive.rows import SCHEMA
 from ganad.archive.selection import normal_rows
 from ganad.detectors import configure, create
-from ganad.detectors.base import GradientConfig
+from ganad.detectors.config import GradientConfig
 from ganad.detectors.gan.ganomaly import Ganomaly
 from ganad.errors import ConfigError
 from ganad.images.decode import Preprocessing

@@ -10,11 +10,19 @@ from typing import Annotated, Any
 import typer
 
 from ganad import __version__
-from ganad.detectors.settings import parse_workers
 from ganad.errors import ConfigError, GanadError
 from pipelines.cli.benchmark import benchmarks
 from pipelines.cli.cluster import add_commands
-from pipelines.cli.options import Debug, DryRun, Gpu, Out, Sources, Workers, words
+from pipelines.cli.options import (
+    Debug,
+    DryRun,
+    Gpu,
+    Out,
+    Sources,
+    Workers,
+    parse_workers,
+    words,
+)
 from pipelines.console.progress import STOPPED, console, say
 
 app = typer.Typer(
@@ -130,7 +138,6 @@ def train(
     Example: ganad train ganomaly parts/train --out model --set epochs=30
     """
     from ganad.detectors.settings import merge_settings
-    from pipelines.train.run import train as run
 
     if add_to is not None and (config or set_ or seed is not None):
         raise ConfigError(
@@ -145,6 +152,10 @@ def train(
             )
         if add_to is not None:
             raise ConfigError("--each trains new models: leave --add-to out, or train one by one")
+        if dry_run:
+            from pipelines.cli.dry_run import print_each_training
+
+            return print_each_training(detector, sources, out, values=values)
         from pipelines.console.output import write_table
         from pipelines.train.each import train_each
 
@@ -156,12 +167,17 @@ def train(
             workers=workers,
             gpu=gpu,
             drop_abnormal=drop_abnormal,
-            dry_run=dry_run,
             debug=debug,
         )
         if rows:
             write_table([key for key in rows[0] if key != "error"], rows, sys.stdout)
-        return
+        return None
+    if dry_run:
+        from pipelines.cli.dry_run import print_training
+
+        return print_training(detector, sources, out, values=values, workers=workers, add_to=add_to)
+    from pipelines.train.run import train as run
+
     run(
         detector,
         sources,
@@ -171,9 +187,9 @@ def train(
         gpu=gpu,
         drop_abnormal=drop_abnormal,
         add_to=add_to,
-        dry_run=dry_run,
         debug=debug,
     )
+    return None
 
 
 @app.command()
@@ -200,9 +216,13 @@ def score(
             f"{' '.join(models_and_source)} is one word where MODEL and SOURCE are wanted: "
             f"type ganad score MODEL SOURCE --out TABLE"
         )
+    *models, source = models_and_source
+    if dry_run:
+        from pipelines.cli.dry_run import print_scoring
+
+        return print_scoring(models, [source], out, workers=workers)
     from pipelines.score.run import score as run
 
-    *models, source = models_and_source
     result = run(
         models,
         [source],
@@ -210,15 +230,14 @@ def score(
         workers=workers,
         gpu=gpu,
         retry_failed=retry_failed,
-        dry_run=dry_run,
         debug=debug,
     )
-    if not dry_run:
-        for model, count in result["counts"].items():
-            say(
-                f"{model}: {count['in']:,} images, {count['scored']:,} scored, "
-                f"{count['failed']:,} failed; in {out}"
-            )
+    for model, count in result["counts"].items():
+        say(
+            f"{model}: {count['in']:,} images, {count['scored']:,} scored, "
+            f"{count['failed']:,} failed; in {out}"
+        )
+    return None
 
 
 @app.command()

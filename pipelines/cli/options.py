@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from ganad.errors import ConfigError
+
 Sources = Annotated[
     list[str],
     typer.Argument(help="Folders, globs, s3:// prefixes, .tar or .parquet files, or one manifest."),
@@ -24,3 +26,14 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show Ray's own messages an
 def words(text: str) -> list[str]:
     """Typed with commas between them."""
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def parse_workers(typed: str) -> int | tuple[int, int]:
+    """4 -> 4; 1:4 -> (1, 4), the least and the most. Raises ConfigError."""
+    least, colon, most = typed.partition(":")
+    numbers = [int(word) for word in (least, most) if word.isascii() and word.isdecimal()]
+    if not colon and len(numbers) == 1 and numbers[0] >= 1:
+        return numbers[0]
+    if colon and len(numbers) == 2 and 1 <= numbers[0] <= numbers[1]:
+        return numbers[0], numbers[1]
+    raise ConfigError(f"--workers {typed} is not a number of workers: give 4, or 1:4 for 1 to 4")

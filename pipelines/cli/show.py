@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ganad.detectors import DETECTORS, configure, find
+from ganad.detectors import DETECTORS, configure, describe
 from ganad.errors import ConfigError
-from ganad.model import load, read_info
+from ganad.saved import read_saved
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
 from pipelines.cli.show_table import lines_of_table
@@ -25,8 +25,7 @@ def list_detectors() -> None:
     for heading in ("detector", "what it does", "paper", "good at", "bad at"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "detector")
     for name in DETECTORS:
-        detector = find(name)
-        table.add_row(name, detector.summary, detector.paper, detector.good_at, detector.bad_at)
+        table.add_row(name, *describe(name))
     Console().print(table)
 
 
@@ -43,9 +42,8 @@ def show(folder: str) -> None:
 
 
 def _lines_of_model(folder: str) -> list[tuple[str, str]]:
-    """Loading the model proves that its files belong together."""
-    info = dict(read_info(folder))
-    calibration = load(folder).calibration
+    saved = read_saved(folder)
+    info, calibration = saved.info, saved.calibration
     training = dict(info["training"])
     history = training.pop("history", [])
     lines = {

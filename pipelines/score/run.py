@@ -21,7 +21,7 @@ import ray
 from ganad.archive.manifest import Manifest
 from ganad.errors import TableError
 from ganad.images.decode import Preprocessing
-from ganad.model import read_info, versions
+from ganad.saved import read_info, versions
 from ganad.scores.notes import kinds_of, read_notes, summary
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
@@ -50,7 +50,6 @@ def score(
     gpu: bool | None = None,
     retry_failed: bool = False,
     cores: int | None = None,
-    dry_run: bool = False,
     debug: bool = False,
 ) -> dict[str, Any]:
     """Score every image of source with every model into the table at out; returns run.json.
@@ -62,10 +61,6 @@ def score(
     infos = [dict(read_info(model)) for model in models]
     ids = [info["id"] for info in infos]
     preprocessings = distinct([Preprocessing(**info["preprocessing"]) for info in infos])
-    if dry_run:
-        intended = {"models": ids, "source": list(source), "out": table, "workers": workers}
-        print(json.dumps(intended, indent=2))
-        return intended
     with Arrival(source, storage.join(table, "_manifest"), out) as archive:
         if may_begin(table, archive.before):
             archive.wait()

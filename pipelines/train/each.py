@@ -6,7 +6,6 @@ run at once as the cluster has room for; MODELS/models.json is the table of all.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,11 +13,12 @@ from typing import Any
 import ray
 
 from ganad.detectors import configure
-from ganad.errors import ConfigError, TrainingError
+from ganad.errors import TrainingError
 from ganad.storage import files as storage
 from pipelines.cluster.connection import connected, pack
 from pipelines.console.progress import say
 from pipelines.train.cache import cache_environment
+from pipelines.train.categories import categories
 from pipelines.train.run import train
 
 TABLE = "models.json"
@@ -33,7 +33,6 @@ def train_each(
     workers: int | None = None,
     gpu: bool | None = None,
     drop_abnormal: bool = False,
-    dry_run: bool = False,
     debug: bool = False,
 ) -> list[dict[str, Any]]:
     """Train a model on each folder in source; returns a row for each.
@@ -45,9 +44,6 @@ def train_each(
     config = configure(detector, values or {}).model_dump(mode="json")
     folder, names = categories(source)
     places = {name: storage.join(storage.absolute(out), name) for name in names}
-    if dry_run:
-        print(json.dumps({"detector": detector, "config": config, "models": places}, indent=2))
-        return []
     with connected(debug):
         together, cores = pack(len(names), workers or 1, gpu)
         say(f"{len(names)} categories, {together} at a time")
@@ -88,24 +84,6 @@ def _run(
         say(f"{num_done} of {len(jobs)}: {_told(rows[name])}")
         storage.write_json(table, [rows[one] for one in jobs if one in rows])
     return [rows[name] for name in jobs]
-
-
-def categories(source: Sequence[str]) -> tuple[str, list[str]]:
-    """The folder that source names, and the folders in it; raises ConfigError without any."""
-    if len(source) != 1:
-        raise ConfigError(f"{' '.join(source)} are several sources: --each takes one folder")
-    folder = storage.absolute(source[0])
-    names = [name for name in storage.list_folders(folder) if not name.startswith(".")]
-    if {"train", "test"} & set(names):
-        raise ConfigError(
-            f"{source[0]} is a category itself, for it has a folder train or test: leave --each "
-            f"out, or give the folder above it"
-        )
-    if not names:
-        raise ConfigError(
-            f"{source[0]} holds no folders: give the folder that holds one for each category"
-        )
-    return folder, names
 
 
 def _train_one(

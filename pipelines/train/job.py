@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ganad.detectors.base import DetectorConfig
+from ganad.detectors.config import DetectorConfig
 from ganad.images.decode import Preprocessing
 from ganad.storage import files as storage
 

@@ -8,7 +8,6 @@ folder for them, see pipelines.train.cache.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,11 +19,12 @@ from ganad.archive.manifest import Manifest
 from ganad.archive.selection import normal_rows, with_parts
 from ganad.archive.split import split_digest
 from ganad.detectors import configure, create, find
-from ganad.detectors.base import Detector, DetectorConfig, StatisticsDetector
+from ganad.detectors.base import Detector, StatisticsDetector
+from ganad.detectors.config import DetectorConfig
 from ganad.errors import GanadError, TrainingError
 from ganad.images.decode import Preprocessing
-from ganad.model import read_info
 from ganad.report import write_training_page
+from ganad.saved import read_info
 from ganad.storage import files as storage
 from pipelines.cluster.connection import connected, share
 from pipelines.console.progress import say
@@ -50,7 +50,6 @@ def train(
     drop_abnormal: bool = False,
     add_to: str | None = None,
     cores: int | None = None,
-    dry_run: bool = False,
     debug: bool = False,
 ) -> dict[str, Any]:
     """Train, calibrate and save a model at out; returns the contents of its model.json.
@@ -64,17 +63,6 @@ def train(
     base = None if add_to is None else Base.open(add_to, detector)
     config = configure(detector, values or {}) if base is None else base.detector.config
     model = storage.absolute(out)
-    if dry_run:
-        plan = {
-            "detector": detector,
-            "config": config.model_dump(mode="json"),
-            "source": list(source),
-            "out": model,
-            "workers": workers,
-            "add_to": add_to,
-        }
-        print(json.dumps(plan, indent=2))
-        return plan
     is_done = storage.exists(storage.join(model, "model.json"))
     # Made before anything is listed or written, so that missing weights are reported at once.
     unfitted: Detector[Any] | None = None

@@ -11,62 +11,20 @@ the types and never by labels of anomalies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from ganad import losses, losses_conditional
-from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
+from ganad.detectors.base import GradientDetector, Scores, Step
 from ganad.detectors.collapse import redraw_if_collapsed
 from ganad.detectors.gan.conditional_networks import (
     ConditionalDiscriminator,
     ConditionalGenerator,
     discriminator_init,
 )
-from ganad.errors import ConfigError, TrainingError
-from ganad.networks.dcgan import check_size
-
-
-class AcganConfig(GradientConfig):
-    """Defaults: ACGAN's networks for CIFAR-10 (Odena et al., ICML 2017, appendix A) with the heads
-    and norms of today. ACGAN trains for 50,000 steps and tries learning rates of 1e-4 to 3e-4."""
-
-    image_size: int = Field(default=32, ge=8, le=8192)
-    """Side in pixels of the square that images are resized to: 4·2^m, 16 at least."""
-    batch_size: int = Field(default=100, ge=1)
-    """Images per step over all workers together."""
-    classes: tuple[str, ...] = ("normal",)
-    """The labels of the normal types, as the training images carry them; one = no labels needed."""
-    head: Literal["projection", "acgan"] = "projection"
-    """How D hears of the class: by an inner product, or as an auxiliary classifier."""
-    score: Literal["source", "class", "combined"] = "combined"
-    """−log D_src(x), −log max_c P(c|x), or −log max_c of their product."""
-    latent: int = Field(default=110, ge=1)
-    """Width of the noise z."""
-    generator_width: int = Field(default=96, ge=1)
-    """Features of G's last hidden layer; up to eight times as many before it."""
-    discriminator_width: int = Field(default=16, ge=1)
-    """Features of D's first layer; up to 32 times as many after it."""
-    dropout: float = Field(default=0.5, ge=0, lt=1)
-    """In D, after every layer."""
-    discriminator_norm: Literal["none", "batch"] = "none"
-    """In D: nothing, or batch-norm (paper), with which its judgement of single images drifts."""
-    w_class: float = Field(default=1.0, ge=0)
-    """Weight of the auxiliary classifier's loss (head "acgan")."""
-    beta1: float = Field(default=0.5, ge=0, lt=1)
-    """Adam's β₁; β₂ is 0.999."""
-
-    @model_validator(mode="after")
-    def _check(self) -> AcganConfig:
-        check_size(self.input_size, self.input_key)
-        if not self.classes or len(set(self.classes)) < len(self.classes) or "" in self.classes:
-            raise ConfigError(
-                f"classes={list(self.classes)} must be different names, one at least: "
-                f"name each normal type once"
-            )
-        return self
+from ganad.detectors.gan.config import AcganConfig
+from ganad.errors import TrainingError
 
 
 class Acgan(GradientDetector[AcganConfig]):

@@ -9,47 +9,17 @@ ICDM 2018): a BiGAN held to cycle consistency by two more discriminators.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from ganad import losses, losses_bigan
-from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
+from ganad.detectors.base import GradientDetector, Scores, Step
 from ganad.detectors.collapse import redraw_if_collapsed, report_if_useless
 from ganad.detectors.gan import alad_networks as alad
+from ganad.detectors.gan.config import AladConfig
 from ganad.networks.average import Average
 from ganad.networks.bigan import normal_init
-from ganad.networks.dcgan import check_size
-
-
-class AladConfig(GradientConfig):
-    """Defaults: the authors' code for CIFAR-10, at 64 pixels (theirs are 32)."""
-
-    epochs: int = Field(default=100, ge=1)
-    """Passes over the training images; the code stops by itself, on a validation set."""
-    batch_size: int = Field(default=32, ge=1)
-    """Images per step over all workers together."""
-    learning_rate: float = Field(default=2e-4, gt=0)
-    """Of all optimisers."""
-    latent: int = Field(default=100, ge=1)
-    """Width of the code z."""
-    width: int = Field(default=128, ge=2)
-    """Channels after the encoder's first convolution."""
-    beta1: float = Field(default=0.5, ge=0, lt=1)
-    """Adam's β₁; β₂ is 0.999."""
-    average_decay: float = Field(default=0.999, ge=0, lt=1)
-    """Of the moving average of all weights, which is what scores."""
-    pair_axis: alad.PairAxis = "channels"
-    """How D_xx sees two images: as channels of one, or one below the other (the code)."""
-    score: Literal["fm", "cross_entropy", "l1", "l2"] = "fm"
-    """‖f_xx(x, x) − f_xx(x, x̂)‖_1 with x̂ = G(E(x)); CE(D_xx(x, x̂), 1); ‖x − x̂‖_1; ‖x − x̂‖_2."""
-
-    @model_validator(mode="after")
-    def _check_size(self) -> AladConfig:
-        check_size(self.input_size, self.input_key)
-        return self
 
 
 class Alad(GradientDetector[AladConfig]):

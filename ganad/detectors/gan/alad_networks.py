@@ -6,12 +6,11 @@ discriminators. TensorFlow's conventions are kept, as in ganad.networks.bigan.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ganad.detectors.gan.config import PairAxis
 from ganad.networks.bigan import batch_norm_2d, halving, normal_init
 
 LEAK = 0.2
@@ -20,8 +19,6 @@ STD = 0.01
 """Of the initial weights."""
 CODE_WIDTHS = (64, 32)
 """Of the discriminator of code pairs."""
-
-PairAxis = Literal["channels", "height"]
 
 
 def normed(modules: list[nn.Module]) -> list[nn.Module]:

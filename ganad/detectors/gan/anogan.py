@@ -10,81 +10,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
-from pydantic import Field, field_validator, model_validator
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from ganad import losses
 from ganad.batch.fixed import fixed
 from ganad.detectors.base import Scores, Step
-from ganad.detectors.gan.game import AdversarialConfig, AdversarialDetector
+from ganad.detectors.gan.config import AnoganConfig
+from ganad.detectors.gan.game import AdversarialDetector
 from ganad.detectors.gan.latent_search import Found, LatentSearch, SearchOptions
 from ganad.detectors.precision import data_type
 from ganad.errors import ConfigError
-from ganad.networks.dcgan import check_size
 from ganad.networks.generator import Generator, opponent
 from ganad.networks.resnet import (
-    LatentRange,
     ResnetCritic,
     ResnetEncoder,
     ResnetGenerator,
-    check_resnet_size,
 )
 from ganad.storage import files as storage
 
 QUEUE = 8
 """Images taken at a time, in units of search_batch: enough to keep the slots full."""
-
-
-class AnoganConfig(AdversarialConfig):
-    """The authors published no code. Defaults: DCGAN's training (Radford et al. 2016, there with
-    width 128 and batches of 128), and the search of EGBAD's authors, who repeated AnoGAN."""
-
-    epochs: int = Field(default=20, ge=1)
-    """Passes over the training images: the paper's, over a million patches. Fewer need more."""
-    search_steps: int = Field(default=500, ge=1)
-    """Γ, steps of the search."""
-    search_rate: float = Field(default=1e-2, gt=0)
-    """Adam's step size of the search: a tenth of it from 40 % of the steps on, a twentieth from
-    60 % on."""
-    feature_share: float = Field(default=0.1, ge=0, le=1)
-    """λ, the share of the feature term."""
-    reduction: Literal["sum", "mean"] = "sum"
-    """Of |differences| over pixels and features (paper: sum)."""
-    restarts: int = Field(default=1, ge=1)
-    """Searches for each image, from starts of their own; the lowest score counts."""
-    tolerance: float = Field(default=0.0, ge=0, lt=1)
-    """A search ends when 50 steps have lowered its loss by less than this share; 0 = never."""
-    keep: Literal["last", "best"] = "last"
-    """The z that is scored: that of the last step (paper), or that of the lowest loss."""
-    prior: float = Field(default=0.0, ge=0)
-    """ρ: adds ρ‖z‖² to the loss of the search, not to the score."""
-    search_batch: int = Field(default=32, ge=1)
-    """Images searched at once. Fixed, for a score depends on it in its last bits."""
-    warm_start: str | None = None
-    """Folder of a saved f-AnoGAN. Its G, D and E are taken instead of training, and the search
-    starts at E(x). image_size (or patch.size), channels, latent, width and latent_range must be as
-    there."""
-    latent_range: LatentRange = "tanh"
-    """Of the warm start's E."""
-
-    @field_validator("warm_start")
-    @classmethod
-    def _make_absolute(cls, folder: str | None) -> str | None:
-        # Workers elsewhere have another working directory.
-        return None if folder is None else storage.absolute(folder)
-
-    @model_validator(mode="after")
-    def _check_size(self) -> AnoganConfig:
-        if self.warm_start is None:
-            check_size(self.input_size, self.input_key)
-        else:
-            check_resnet_size(self.input_size, self.input_key)
-        return self
 
 
 class Anogan(AdversarialDetector[AnoganConfig]):

@@ -8,49 +8,16 @@ ICLR workshop 2018): a BiGAN whose encoder is learned together with its generato
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from ganad import losses, losses_bigan
-from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
+from ganad.detectors.base import GradientDetector, Scores, Step
 from ganad.detectors.collapse import redraw_if_collapsed, report_if_useless
+from ganad.detectors.gan.config import EgbadConfig
 from ganad.networks import bigan
 from ganad.networks.average import Average
-
-
-class EgbadConfig(GradientConfig):
-    """Defaults: the authors' code for MNIST, at 64 pixels in colour (theirs are 28, grey). The rate
-    is so low that it needs tens of thousands of steps: 100 epochs of 60,000 images, not of 600."""
-
-    epochs: int = Field(default=100, ge=1)
-    """Passes over the training images; the code leaves them to its user."""
-    batch_size: int = Field(default=100, ge=1)
-    """Images per step over all workers together."""
-    learning_rate: float = Field(default=1e-5, gt=0)
-    """Of the three optimisers."""
-    latent: int = Field(default=200, ge=1)
-    """Width of the code z."""
-    width: int = Field(default=32, ge=1)
-    """Channels of the encoder's first convolution; the discriminator has twice as many."""
-    features: int = Field(default=1024, ge=2)
-    """Width of the fully connected layers: of D's features, and of G's first layer."""
-    beta1: float = Field(default=0.5, ge=0, lt=1)
-    """Adam's β₁; β₂ is 0.999."""
-    average_decay: float = Field(default=0.999, ge=0, lt=1)
-    """Of the moving average of all weights, which is what scores."""
-    alpha: float = Field(default=0.9, ge=0, le=1)
-    """Weight of the reconstruction in the score."""
-    score: Literal["fm", "cross_entropy", "cross_entropy_code"] = "fm"
-    """L_D(x) = ‖f(x, E(x)) − f(G(E(x)), E(x))‖_1 with D's features f; CE(D(x, E(x)), 1), the
-    paper's; or CE(D(G(E(x)), E(x)), 1), the code's."""
-
-    @model_validator(mode="after")
-    def _check_size(self) -> EgbadConfig:
-        bigan.check_bigan_size(self.input_size, self.input_key)
-        return self
 
 
 class Egbad(GradientDetector[EgbadConfig]):

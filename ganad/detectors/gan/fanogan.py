@@ -12,61 +12,25 @@ First a WGAN-GP of normal images, then an encoder E for its frozen G and D:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ganad import losses
 from ganad.detectors.base import Scores, Step
-from ganad.detectors.gan.game import LOOK_EVERY, AdversarialConfig, AdversarialDetector
+from ganad.detectors.gan.config import FanoganConfig
+from ganad.detectors.gan.game import LOOK_EVERY, AdversarialDetector
 from ganad.errors import TrainingError
-from ganad.losses_adversarial import Objective, spread
+from ganad.losses_adversarial import spread
 from ganad.networks.resnet import (
-    LatentRange,
     ResnetCritic,
     ResnetEncoder,
     ResnetGenerator,
-    check_resnet_size,
 )
 
 CONSTANT_CODES = 1e-2
 """Codes whose numbers deviate less than this over a batch say nothing about their images."""
-
-
-class FanoganConfig(AdversarialConfig):
-    """Defaults: the authors' code, which trains on grey images of 64 pixels."""
-
-    epochs: int = Field(default=10, ge=1)
-    """Of both stages together."""
-    learning_rate: float = Field(default=1e-4, gt=0)
-    """Of G and D."""
-    adversarial: Objective = "wgan-gp"
-    n_critic: int = Field(default=5, ge=1)
-    """Steps of D for each step of G. A fifth of the steps train G: few images need many epochs."""
-    latent: int = Field(default=128, ge=1)
-    beta1: float = Field(default=0.0, ge=0, lt=1)
-    beta2: float = Field(default=0.9, ge=0, lt=1)
-    flip: float = Field(default=0.5, ge=0, le=1)
-    """Share of training images that are mirrored left to right; 0 where the two sides differ."""
-    encoder_share: float = Field(default=0.3, gt=0, lt=1)
-    """Share of the steps that train E, after the GAN. The code has a number of steps: 50,000."""
-    encoder_steps: int | None = Field(default=None, ge=1)
-    """Steps that train E, in place of encoder_share."""
-    encoder_loss: Literal["izi_f", "izi", "ziz"] = "izi_f"
-    encoder_learning_rate: float = Field(default=5e-5, gt=0)
-    """RMSProp's, for E."""
-    latent_range: LatentRange = "tanh"
-    """What E(x) is limited to: G knows z ~ N(0, 1)."""
-    kappa: float = Field(default=1.0, ge=0)
-    """κ, weight of the features, in the loss izi_f and in the score."""
-
-    @model_validator(mode="after")
-    def _check_size(self) -> FanoganConfig:
-        check_resnet_size(self.input_size, self.input_key)
-        return self
 
 
 class Fanogan(AdversarialDetector[FanoganConfig]):

@@ -6,14 +6,13 @@ from abc import abstractmethod
 from typing import TypeVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from ganad import losses_adversarial as adversarial
-from ganad.detectors.base import GradientConfig, GradientDetector, Step
+from ganad.detectors.base import GradientDetector, Step
 from ganad.detectors.collapse import COLLAPSED, redraw
+from ganad.detectors.gan.config import AdversarialConfig
 from ganad.errors import TrainingError
-from ganad.losses_adversarial import Objective
 
 PATIENCE = 10
 """Steps running that D must have won before it is drawn anew."""
@@ -23,28 +22,6 @@ LOOK_EVERY = 50
 """Steps between looks at how pictures differ: a look waits for the device."""
 SETTLING = 0.2
 """Share of a stage before the first look: every network begins with pictures that are all one."""
-
-
-class AdversarialConfig(GradientConfig):
-    """Keys of the methods that train a GAN first."""
-
-    adversarial: Objective = "bce"
-    """The game: cross-entropy (Goodfellow et al. 2014), or the Wasserstein distance with gradient
-    penalty (Gulrajani et al. 2017)."""
-    n_critic: int = Field(default=1, ge=1)
-    """Steps of D for each step of G; every step takes a batch of its own."""
-    gradient_penalty: float = Field(default=10.0, ge=0)
-    """λ of wgan-gp."""
-    w_fm: float = Field(default=0.0, ge=0)
-    """Weight of feature matching (Salimans et al. 2016) in G's loss."""
-    latent: int = Field(default=100, ge=1)
-    """Numbers in a code z ~ N(0, 1)."""
-    width: int = Field(default=64, ge=1)
-    """Channels beside the image, in every network."""
-    beta1: float = Field(default=0.5, ge=0, lt=1)
-    """Adam's β₁."""
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    """Adam's β₂."""
 
 
 ConfigT = TypeVar("ConfigT", bound=AdversarialConfig)

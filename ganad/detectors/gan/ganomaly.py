@@ -9,44 +9,16 @@ Adversarial Training", ACCV 2018), in the form of the authors' current code.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from ganad import losses
-from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
+from ganad.detectors.base import GradientDetector, Scores, Step
 from ganad.detectors.collapse import redraw_if_collapsed
-from ganad.networks.dcgan import Discriminator, check_size, decoder, encoder
+from ganad.detectors.gan.config import GanomalyConfig
+from ganad.networks.dcgan import Discriminator, decoder, encoder
 from ganad.networks.initialisation import dcgan_init
-
-
-class GanomalyConfig(GradientConfig):
-    """Defaults: the authors' current code and scripts for MNIST and CIFAR-10, at 64 pixels (theirs
-    are 32). The paper names learning_rate 2e-3; the code, whose results others have repeated, uses
-    2e-4."""
-
-    latent: int = Field(default=100, ge=1)
-    """Width of the codes z and ẑ (nz)."""
-    width: int = Field(default=64, ge=1)
-    """Channels after the first convolution (ngf = ndf)."""
-    extra_layers: int = Field(default=0, ge=0)
-    """3×3 convolutions after the first block."""
-    adversarial: Literal["feature_matching", "bce"] = "feature_matching"
-    """L_adv: paired features of D (current code), or BCE(D(x̂), 1) (the code of 2018)."""
-    w_adv: float = Field(default=1.0, ge=0)
-    w_con: float = Field(default=50.0, ge=0)
-    w_enc: float = Field(default=1.0, ge=0)
-    beta1: float = Field(default=0.5, ge=0, lt=1)
-    """Adam's β₁; β₂ is 0.999."""
-    score_norm: Literal["l2sq", "l1"] = "l2sq"
-    """A(x) = mean (z − ẑ)² (code), or mean |z − ẑ| (paper)."""
-
-    @model_validator(mode="after")
-    def _check_size(self) -> GanomalyConfig:
-        check_size(self.input_size, self.input_key)
-        return self
 
 
 class Ganomaly(GradientDetector[GanomalyConfig]):

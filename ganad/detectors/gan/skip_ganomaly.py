@@ -11,60 +11,17 @@ code where it runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ganad import losses
-from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
+from ganad.detectors.base import GradientDetector, Scores, Step
 from ganad.detectors.collapse import redraw_if_collapsed
+from ganad.detectors.gan.config import SkipGanomalyConfig
 from ganad.detectors.gan.unet import UNet
-from ganad.errors import ConfigError
-from ganad.networks.dcgan import check_size, encoder
+from ganad.networks.dcgan import encoder
 from ganad.networks.initialisation import dcgan_init
-
-
-class SkipGanomalyConfig(GradientConfig):
-    """Defaults: the authors' code and script for CIFAR-10. The paper names learning_rate 2e-3
-    with a decay, which the code never runs."""
-
-    image_size: int = Field(default=32, ge=8, le=8192)
-    """Side in pixels of the square that images are resized to; a power of two, 32 at least."""
-    epochs: int = Field(default=25, ge=1)
-    """Passes over the training images, as in the script; the paper stops by test scores."""
-    latent: int = Field(default=100, ge=1)
-    """Width of the discriminator's features f (nz)."""
-    width: int = Field(default=64, ge=1)
-    """Channels after the first convolution of each network (ngf = ndf)."""
-    skip_depth: int = Field(default=0, ge=0)
-    """How many of the outermost skips to drop: a full U-Net can copy an anomaly across."""
-    w_adv: float = Field(default=1.0, ge=0)
-    w_con: float = Field(default=50.0, ge=0)
-    """50 in the code, 40 in the paper."""
-    w_lat: float = Field(default=1.0, ge=0)
-    d_latent: Literal["0", "+", "-"] = "0"
-    """Sign of L_lat in L_D: the code adds it ("+"), which teaches D to agree; "-" is unbounded."""
-    input_noise: float = Field(default=0.0, ge=0)
-    """σ of Gaussian noise on the generator's input while training; in the code it is 0."""
-    beta1: float = Field(default=0.5, ge=0, lt=1)
-    """Adam's β₁; β₂ is 0.999."""
-    score_weight: float = Field(default=0.9, ge=0, le=1)
-    """λ, the share of the residual in the score."""
-    score_norm: Literal["l2sq", "l1"] = "l2sq"
-    """Residual as mean (x − x̂)² (code), or mean |x − x̂| (paper); the latent term is squared."""
-
-    @model_validator(mode="after")
-    def _check(self) -> SkipGanomalyConfig:
-        check_size(self.input_size, self.input_key, smallest=32)
-        num_skips = self.input_size.bit_length() - 2
-        if self.skip_depth > num_skips:
-            raise ConfigError(
-                f"skip_depth={self.skip_depth} drops more skips than there are at "
-                f"{self.input_key}={self.input_size}: use 0 to {num_skips}"
-            )
-        return self
 
 
 class FeatureDiscriminator(nn.Module):

@@ -7,40 +7,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from pydantic import Field
 from torch import Tensor
 
 from ganad import losses_likelihood as losses
-from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
-from ganad.errors import ConfigError
-
-
-class AutoregressiveConfig(GradientConfig):
-    """Keys of both."""
-
-    largest_input: ClassVar[int] = 128
-
-    image_size: int = Field(default=32, ge=8, le=8192)
-    """Side in pixels; time grows with its square."""
-    batch_size: int = Field(default=16, ge=1)
-    """Images per step over all workers together."""
-    levels: int = Field(default=256, ge=2, le=256)
-    """Values that a pixel can take; fewer than 256 round the image and train faster."""
-    score: Literal["likelihood", "complexity"] = "likelihood"
-    """Bits per dimension, or those minus the bits of a PNG file (Serrà et al., ICLR 2020), which
-    takes from the likelihood its liking for plain images."""
-
-    def check_width(self, key: str, features: int) -> None:
-        """Raise ConfigError unless the features of a layer divide evenly among the colours."""
-        if features % self.channels:
-            raise ConfigError(
-                f"{key}={features} does not divide among {self.channels} channels: "
-                f"use a multiple of {self.channels}"
-            )
-
+from ganad.detectors.base import GradientDetector, Scores, Step
+from ganad.detectors.likelihood.config import AutoregressiveConfig
 
 ConfigT = TypeVar("ConfigT", bound=AutoregressiveConfig)
 

@@ -8,35 +8,11 @@ Image Generation with PixelCNN Decoders", NeurIPS 2016), without conditions.
 from __future__ import annotations
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ganad.detectors.likelihood.autoregressive import AutoregressiveConfig, AutoregressiveDetector
+from ganad.detectors.likelihood.autoregressive import AutoregressiveDetector
+from ganad.detectors.likelihood.config import PixelCnnConfig
 from ganad.detectors.likelihood.masked import GatedBlock, PixelSoftmax
-from ganad.errors import ConfigError
-
-
-class PixelCnnConfig(AutoregressiveConfig):
-    """Defaults: a network that a processor can train. The preset `paper` has the paper's."""
-
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Adam's. The paper names none."""
-    layers: int = Field(default=7, ge=1)
-    """Gated layers, the first one with the image's own mask included."""
-    width: int = Field(default=48, ge=1)
-    """Features of each stack; a multiple of channels, as the colours share them."""
-    kernel: int = Field(default=3, ge=3)
-    """Side of the kernels after the first layer; odd."""
-    first_kernel: int = Field(default=7, ge=3)
-    """Side of the first layer's kernel; odd."""
-
-    @model_validator(mode="after")
-    def _check(self) -> PixelCnnConfig:
-        self.check_width("width", self.width)
-        for key in ("kernel", "first_kernel"):
-            if getattr(self, key) % 2 == 0:
-                raise ConfigError(f"{key}={getattr(self, key)} is even: use an odd number")
-        return self
 
 
 class GatedPixelCnn(nn.Module):

@@ -7,42 +7,12 @@ Networks", ICML 2016).
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ganad.detectors.likelihood.autoregressive import AutoregressiveConfig, AutoregressiveDetector
+from ganad.detectors.likelihood.autoregressive import AutoregressiveDetector
+from ganad.detectors.likelihood.config import PixelRnnConfig
 from ganad.detectors.likelihood.masked import MaskedConv2d, PixelSoftmax, RowLstm
-from ganad.errors import ConfigError
-
-
-class PixelRnnConfig(AutoregressiveConfig):
-    """Defaults: a network that a processor can train. The preset `paper` has the paper's."""
-
-    largest_input: ClassVar[int] = 64
-
-    image_size: int = Field(default=32, ge=8, le=8192)
-    """Side in pixels; rows are walked one after another, so time grows faster than its square."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """RMSProp's. The paper set it by hand for each data set."""
-    layers: int = Field(default=7, ge=1)
-    """Row LSTM layers."""
-    hidden: int = Field(default=18, ge=1)
-    """h, features of a state; a multiple of channels, as the colours share them."""
-    kernel: int = Field(default=3, ge=3)
-    """k of the 1×k kernels; odd. The paper wants 3 at least."""
-    head_width: int = Field(default=36, ge=1)
-    """Features of the 1×1 layers before the softmax; a multiple of channels."""
-
-    @model_validator(mode="after")
-    def _check(self) -> PixelRnnConfig:
-        self.check_width("hidden", self.hidden)
-        self.check_width("head_width", self.head_width)
-        if self.kernel % 2 == 0:
-            raise ConfigError(f"kernel={self.kernel} is even: use an odd number")
-        return self
 
 
 class RowLstmNetwork(nn.Module):

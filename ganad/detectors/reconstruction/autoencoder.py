@@ -7,44 +7,17 @@ with Neural Networks", Science 2006), with GANomaly's encoder and decoder: its a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from ganad import losses, losses_reconstruction
-from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
+from ganad.detectors.base import GradientDetector, Scores, Step
 from ganad.detectors.collapse import report_if_useless
-from ganad.networks.dcgan import check_size, decoder, encoder
+from ganad.detectors.reconstruction.config import AutoencoderConfig, Error
+from ganad.networks.dcgan import decoder, encoder
 from ganad.networks.initialisation import dcgan_init
-
-Error = Literal["l1", "l2", "ssim"]
-
-
-class AutoencoderConfig(GradientConfig):
-    """Defaults: those of GANomaly where the two meet. The paper has no anomaly detection."""
-
-    latent: int = Field(default=100, ge=1)
-    """Width of the code. One that is too wide lets anomalies through unharmed."""
-    width: int = Field(default=64, ge=1)
-    """Channels after the first convolution."""
-    extra_layers: int = Field(default=0, ge=0)
-    """3×3 convolutions after the first block."""
-    loss: Error = "l1"
-    """mean |x − x̂|, mean (x − x̂)², or 1 − SSIM."""
-    score: Error = "l2"
-    """The error that is the score, and that the map shows by pixel."""
-    map_blur: float = Field(default=0.0, ge=0)
-    """σ in pixels of a Gaussian over the map; 4 suits 256-pixel images, 0 = none."""
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    """Adam's β₁, at its usual value: there is no adversary to keep up with. β₂ is 0.999."""
-
-    @model_validator(mode="after")
-    def _check_size(self) -> AutoencoderConfig:
-        check_size(self.input_size, self.input_key)
-        return self
 
 
 def unit(x: Tensor) -> Tensor:

@@ -10,51 +10,19 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from ganad import losses_reconstruction as losses
-from ganad.detectors.base import GradientConfig, GradientDetector, Scores, Step
-from ganad.networks.dcgan import check_size, decoder, encoder
+from ganad.detectors.base import GradientDetector, Scores, Step
+from ganad.detectors.reconstruction.config import VaeConfig
+from ganad.networks.dcgan import decoder, encoder
 from ganad.networks.initialisation import dcgan_init
 
 COLLAPSED_NATS = 0.1
 """A code that carries less than this says nothing of the image."""
-
-
-class VaeConfig(GradientConfig):
-    """Defaults: beta is the paper's bound. The rest is ours, as many steps as GANomaly at twice its
-    batch: the paper trains networks of one hidden layer, and detects no anomalies."""
-
-    epochs: int = Field(default=30, ge=1)
-    """Passes over the training images."""
-    batch_size: int = Field(default=128, ge=1)
-    """Images per step over all workers together."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Of Adam at the start; falls to 0 as a half cosine."""
-    latent: int = Field(default=100, ge=1)
-    """Width of the code z."""
-    width: int = Field(default=64, ge=1)
-    """Channels after the first convolution."""
-    extra_layers: int = Field(default=0, ge=0)
-    """3×3 convolutions after the first block."""
-    beta: float = Field(default=1.0, ge=0)
-    """Weight of KL; both terms are sums, so 1 is the paper's bound."""
-    warm_up: float = Field(default=0.1, ge=0, le=1)
-    """Share of the steps over which the weight of KL rises from 0 to beta."""
-    score: Literal["recon", "elbo", "recon_prob"] = "recon"
-    """½ Σ (x − x̂)² at z = μ; that plus KL; or its mean over draws of z (An & Cho 2015)."""
-    num_draws: int = Field(default=10, ge=1)
-    """Draws of z per image for recon_prob."""
-
-    @model_validator(mode="after")
-    def _check_size(self) -> VaeConfig:
-        check_size(self.input_size, self.input_key)
-        return self
 
 
 class Vae(GradientDetector[VaeConfig]):

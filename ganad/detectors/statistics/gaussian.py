@@ -12,16 +12,16 @@ Nothing is trained: fitting is one pass that sums moments.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from ganad.batch.fixed import fixed
 from ganad.detectors.base import Scores
-from ganad.detectors.statistics.pooled import PooledConfig, PooledDetector
+from ganad.detectors.statistics.config import GaussianConfig
+from ganad.detectors.statistics.pooled import PooledDetector
 from ganad.features.moments import (
     Moments,
     cholesky_whitening,
@@ -29,15 +29,6 @@ from ganad.features.moments import (
     merge,
     principal_whitening,
 )
-
-
-class GaussianConfig(PooledConfig):
-    """Defaults: the paper's EfficientNet-B4, all nine levels, no reduction."""
-
-    reduction: Literal["none", "pca", "npca"] = "none"
-    """pca keeps the principal components with most variance, npca those with least."""
-    explained_variance: float = Field(default=0.99, gt=0, lt=1)
-    """Where pca ends and npca begins. 0.99 is the paper's "NPCA 1 %"."""
 
 
 class Level(nn.Module):

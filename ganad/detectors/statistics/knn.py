@@ -16,47 +16,23 @@ neighbours. W puts the levels on one scale, too, so that they can be added.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ganad.detectors.statistics.config import Aggregation, KnnConfig, Metric
 from ganad.detectors.statistics.reservoir import (
     Reservoir,
-    SampleConfig,
     SampleDetector,
     follow_shapes,
 )
-from ganad.errors import ConfigError, TrainingError
+from ganad.errors import TrainingError
 from ganad.features.moments import Moments, cholesky_whitening, ledoit_wolf
 
 BLOCK = 65_536
 """Training vectors compared at a time."""
-Metric = Literal["euclidean", "cosine"]
-Aggregation = Literal["mean", "max"]
-
-
-class KnnConfig(SampleConfig):
-    """Defaults: two neighbours, as in the code of Reiss et al. (PANDA, CVPR 2021)."""
-
-    k: int = Field(default=2, ge=1)
-    """Neighbours."""
-    aggregation: Aggregation = "mean"
-    """Of the distances to the k neighbours; max is the distance to the k-th."""
-    metric: Metric = "euclidean"
-    """cosine compares directions alone: images that differ by the strength of their features, as
-    by exposure, are then alike."""
-
-    @model_validator(mode="after")
-    def _enough(self) -> Self:
-        if self.k > self.max_images:
-            raise ConfigError(
-                f"k={self.k} is more than max_images={self.max_images}: "
-                f"set k to {self.max_images} or less"
-            )
-        return self
 
 
 @torch.no_grad()

@@ -15,26 +15,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pydantic import Field
 from sklearn.svm import OneClassSVM
 from torch import Tensor, nn
 
+from ganad.detectors.statistics.config import OcsvmConfig
 from ganad.detectors.statistics.reservoir import (
     Reservoir,
-    SampleConfig,
     SampleDetector,
     follow_shapes,
 )
-
-
-class OcsvmConfig(SampleConfig):
-    """Defaults: those of the code of Rippel et al., that is of scikit-learn."""
-
-    max_images: int = Field(default=5_000, ge=2)
-    """Training images used at the most; of more, a random sample drawn from seed. The fit takes
-    time with their square, and a share nu of them or more stays in the model."""
-    nu: float = Field(default=0.5, gt=0, le=1)
-    """ν: at most this share of the training images lies outside, at least this share supports."""
 
 
 class Level(nn.Module):

@@ -8,38 +8,18 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ganad.batch.augment_fit import AugmentedFit, passes
+from ganad.batch.augment_fit import passes
 from ganad.batch.fixed import fixed
-from ganad.detectors.base import DetectorConfig, Scores, StatisticsDetector, StatisticsT
-from ganad.detectors.precision import Precision
+from ganad.detectors.base import Scores, StatisticsDetector, StatisticsT
 from ganad.detectors.statistics.attribution import heat_maps
+from ganad.detectors.statistics.config import PooledConfig
 from ganad.errors import TrainingError
 from ganad.features.backbone import FeatureExtractor
-from ganad.features.settings import Backbone, with_native_size
 
 CONSTANT = 1e-6
 """Features whose spread is less than this share of their size do not vary: it is rounding."""
-
-
-class PooledConfig(DetectorConfig):
-    """Defaults: EfficientNet-Lite0, all nine levels."""
-
-    image_size: int = Field(default=224, ge=8, le=8192)
-    """Side in pixels of the square that images are resized to; left out = the network's own."""
-    precision: Precision = "float32"
-    """bfloat16 is about twice as fast. It ranks images almost, not quite, as float32 does."""
-    backbone: Backbone = Backbone()
-    augment: AugmentedFit = AugmentedFit()
-    """How training images are varied and repeated."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _native_size(cls, values: Any) -> Any:
-        return with_native_size(values)
-
 
 PooledConfigT = TypeVar("PooledConfigT", bound=PooledConfig)
 LevelT = TypeVar("LevelT", bound=nn.Module)

@@ -16,10 +16,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from ganad.detectors.statistics.pooled import LevelT, PooledConfig, PooledDetector
+from ganad.detectors.statistics.config import SampleConfig
+from ganad.detectors.statistics.pooled import LevelT, PooledDetector
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,6 @@ def priority(image: np.ndarray, seed: int) -> int:
     digest = hashlib.blake2b(f"{seed}:".encode(), digest_size=8)
     digest.update(image.tobytes())
     return int.from_bytes(digest.digest(), "big")
-
-
-class SampleConfig(PooledConfig):
-    """Keys of detectors that keep features."""
-
-    max_images: int = Field(default=10_000, ge=2)
-    """Training images kept at the most; of more, a random sample drawn from seed. One takes four
-    bytes per feature (12 kB with all levels of EfficientNet-B4), in memory and in the model."""
 
 
 SampleConfigT = TypeVar("SampleConfigT", bound=SampleConfig)

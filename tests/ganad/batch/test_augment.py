@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ganad.batch.augment import Augment, augment
+from ganad.batch.augment import augment
+from ganad.batch.config import Augment
 from ganad.batch.ranks import Ranks
 from ganad.detectors import configure, create
 from ganad.detectors.base import GradientDetector

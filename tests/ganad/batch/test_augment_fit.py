@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from ganad.batch.augment_fit import AugmentedFit, passes, vary
+from ganad.batch.augment_fit import passes, vary
+from ganad.batch.config import AugmentedFit
 from ganad.detectors import configure, create
 from ganad.detectors.base import StatisticsDetector
 

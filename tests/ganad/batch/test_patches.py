@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ganad.batch.patches import PatchConfig, corners, cut, draw, stitch, weights
+from ganad.batch.config import PatchConfig, corners
+from ganad.batch.patches import cut, draw, stitch, weights
 
 
 def positions(image_size: int, **keys: int) -> list[int]:

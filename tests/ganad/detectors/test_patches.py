@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ganad import fit
-from ganad.batch.patches import PatchConfig, cut, stitch
+from ganad.batch.config import PatchConfig
+from ganad.batch.patches import cut, stitch
 from ganad.detectors import DETECTORS, configure
 from ganad.detectors.base import Detector, GradientDetector, StatisticsDetector
 from ganad.errors import ConfigError

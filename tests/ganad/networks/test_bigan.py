@@ -10,6 +10,7 @@ from torch import nn
 from ganad.detectors.gan import alad_networks as alad
 from ganad.errors import ConfigError
 from ganad.networks import bigan
+from ganad.networks.options import BIGAN_SIZES, check_bigan_size
 
 
 def num_parameters(network: nn.Module) -> int:
@@ -44,7 +45,7 @@ def test_stacked_one_below_the_other_the_pair_has_the_authors_features() -> None
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", bigan.SIZES)
+@pytest.mark.parametrize("size", BIGAN_SIZES)
 def test_egbad_shapes(size: int, channels: int) -> None:
     images = torch.zeros(2, channels, size, size)
     codes = bigan.encoder(size, channels, 2, 5)(images)
@@ -85,7 +86,7 @@ def test_halving_pads_as_tensorflow_s_same(kernel: int) -> None:
 @pytest.mark.parametrize("size", [8, 29, 48, 512])
 def test_other_sizes_are_refused(size: int) -> None:
     with pytest.raises(ConfigError, match=rf"^image_size={size} .* use one of 16, 28, 32"):
-        bigan.check_bigan_size(size)
+        check_bigan_size(size)
 
 
 def test_spectral_norm_is_on_all_but_the_last_layers_and_the_generator() -> None:

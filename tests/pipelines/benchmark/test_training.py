@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ganad.detectors import configure, create
-from ganad.detectors.base import GradientConfig
+from ganad.detectors.config import GradientConfig
 from ganad.detectors.gan.ganomaly import Ganomaly
 from ganad.errors import ConfigError
 from pipelines.benchmark import training as benchmark_training

@@ -79,7 +79,7 @@ def test_a_model_shows_what_differs_from_the_usual(
 
 
 def test_what_is_neither(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is no saved model"):
+    with pytest.raises(ModelError, match="is not a saved model"):
         show(str(tmp_path))
 
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from ganad.detectors.settings import parse_workers
-from ganad.errors import CapacityError, ConfigError
+from ganad.errors import CapacityError
 from pipelines.cluster.connection import Resources, cores_each, share
 
 
@@ -40,14 +39,3 @@ def test_a_training_that_grows_needs_only_its_least_number() -> None:
     assert share((2, 4), False) == Resources(2, 0, 1, elastic=(2, 4))
     with pytest.raises(CapacityError, match="^--workers 3 needs 3 processor cores"):
         share((3, 4), None)
-
-
-def test_numbers_of_workers() -> None:
-    assert parse_workers("3") == 3
-    assert parse_workers("1:4") == (1, 4)
-
-
-@pytest.mark.parametrize("typed", ["0", "4:1", "1:", ":3", "0:2", "two", "1:2:3", "-1", "²"])
-def test_what_is_no_number_of_workers_is_told(typed: str) -> None:
-    with pytest.raises(ConfigError, match=f"^--workers {typed} is not a number of workers: give"):
-        parse_workers(typed)

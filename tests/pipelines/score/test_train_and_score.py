@@ -1,6 +1,5 @@
 """The two jobs on a real Ray: what they leave on disk, and what a second run does."""
 
-import io
 import json
 import shutil
 from pathlib import Path
@@ -292,12 +291,3 @@ def test_source_model_and_table_on_s3(s3: Any, image_folder: Path) -> None:
     assert len(ScoreTable(table).query("SELECT * FROM scores")) == 40
     raw = b"".join(path.read_bytes() for path in s3.root.rglob("*.json"))
     assert b"ganadtests" not in raw  # the secret key is in no file
-
-
-def test_dry_run_writes_nothing(
-    image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "model"
-    train("ganomaly", [str(image_folder)], str(out), values=GANOMALY, dry_run=True)
-    assert json.load(io.StringIO(capsys.readouterr().out))["config"]["epochs"] == 3
-    assert not out.exists()

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ganad.detectors.base import Step
 from ganad.detectors.collapse import MAX_RESETS
-from ganad.detectors.gan.acgan import Acgan, AcganConfig
+from ganad.detectors.gan.acgan import Acgan
 from ganad.detectors.gan.conditional_networks import ConditionalBatchNorm2d
+from ganad.detectors.gan.config import AcganConfig
 from ganad.errors import ConfigError, TrainingError
 from ganad.training.trainer import Trainer
 

@@ -9,7 +9,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from ganad.detectors.base import Step
-from ganad.detectors.gan.alad import Alad, AladConfig
+from ganad.detectors.gan.alad import Alad
+from ganad.detectors.gan.config import AladConfig
 from ganad.errors import ConfigError, TrainingError
 from ganad.training.trainer import Trainer
 

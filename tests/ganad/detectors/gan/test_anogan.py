@@ -12,8 +12,9 @@ from torch import nn
 
 from ganad.detectors.base import Step
 from ganad.detectors.collapse import MAX_RESETS
-from ganad.detectors.gan.anogan import Anogan, AnoganConfig
-from ganad.detectors.gan.fanogan import Fanogan, FanoganConfig
+from ganad.detectors.gan.anogan import Anogan
+from ganad.detectors.gan.config import AnoganConfig, FanoganConfig
+from ganad.detectors.gan.fanogan import Fanogan
 from ganad.detectors.gan.game import PATIENCE
 from ganad.errors import ConfigError, TrainingError
 from ganad.model import Model

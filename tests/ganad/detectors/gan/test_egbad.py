@@ -11,7 +11,8 @@ from torch import nn
 
 from ganad.detectors.base import Step
 from ganad.detectors.collapse import MAX_RESETS
-from ganad.detectors.gan.egbad import Egbad, EgbadConfig
+from ganad.detectors.gan.config import EgbadConfig
+from ganad.detectors.gan.egbad import Egbad
 from ganad.errors import ConfigError, TrainingError
 from ganad.training.trainer import Trainer
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ganad.detectors.base import Step
-from ganad.detectors.gan.fanogan import Fanogan, FanoganConfig
+from ganad.detectors.gan.config import FanoganConfig
+from ganad.detectors.gan.fanogan import Fanogan
 from ganad.errors import ConfigError, TrainingError
 from ganad.networks.resnet import ResnetCritic, ResnetEncoder, ResnetGenerator, limit
 from ganad.training.trainer import Trainer

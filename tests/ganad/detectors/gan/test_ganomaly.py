@@ -7,7 +7,8 @@ import torch
 from ganad.detectors import configure, create
 from ganad.detectors.base import Step
 from ganad.detectors.collapse import MAX_RESETS
-from ganad.detectors.gan.ganomaly import Ganomaly, GanomalyConfig
+from ganad.detectors.gan.config import GanomalyConfig
+from ganad.detectors.gan.ganomaly import Ganomaly
 from ganad.errors import ConfigError, TrainingError
 from ganad.training.trainer import Trainer
 

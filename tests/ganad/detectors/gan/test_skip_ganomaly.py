@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ganad.detectors.base import Step
 from ganad.detectors.collapse import MAX_RESETS
-from ganad.detectors.gan.skip_ganomaly import SkipGanomaly, SkipGanomalyConfig
+from ganad.detectors.gan.config import SkipGanomalyConfig
+from ganad.detectors.gan.skip_ganomaly import SkipGanomaly
 from ganad.detectors.gan.unet import UNet
 from ganad.errors import ConfigError, TrainingError
 from ganad.training.trainer import Trainer

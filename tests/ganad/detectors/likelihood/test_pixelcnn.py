@@ -9,8 +9,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from ganad import losses_likelihood
+from ganad.detectors.likelihood.config import PixelCnnConfig
 from ganad.detectors.likelihood.masked import MaskedConv2d, colour_groups
-from ganad.detectors.likelihood.pixelcnn import GatedPixelCnn, PixelCnn, PixelCnnConfig
+from ganad.detectors.likelihood.pixelcnn import GatedPixelCnn, PixelCnn
 from ganad.errors import ConfigError
 from ganad.training.trainer import Trainer
 

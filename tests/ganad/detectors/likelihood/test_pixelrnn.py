@@ -6,8 +6,9 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from ganad.detectors.likelihood.config import PixelRnnConfig
 from ganad.detectors.likelihood.masked import RowLstm
-from ganad.detectors.likelihood.pixelrnn import PixelRnn, PixelRnnConfig, RowLstmNetwork
+from ganad.detectors.likelihood.pixelrnn import PixelRnn, RowLstmNetwork
 from ganad.errors import ConfigError
 from ganad.training.trainer import Trainer
 

@@ -8,7 +8,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 
-from ganad.detectors.reconstruction.autoencoder import Autoencoder, AutoencoderConfig
+from ganad.detectors.reconstruction.autoencoder import Autoencoder
+from ganad.detectors.reconstruction.config import AutoencoderConfig
 from ganad.errors import ConfigError, TrainingError
 from ganad.training.trainer import Trainer
 

@@ -8,7 +8,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from ganad.detectors.base import Step
-from ganad.detectors.reconstruction.vae import Vae, VaeConfig
+from ganad.detectors.reconstruction.config import VaeConfig
+from ganad.detectors.reconstruction.vae import Vae
 from ganad.training.trainer import Trainer
 
 

@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from ganad.detectors import configure, create
 from ganad.detectors.settings import merge_settings
-from ganad.detectors.statistics.gaussian import Gaussian, GaussianConfig
+from ganad.detectors.statistics.config import GaussianConfig
+from ganad.detectors.statistics.gaussian import Gaussian
 from ganad.errors import ConfigError, TrainingError
 
 DATA = Path(__file__).parents[4].parent / "shared" / "data"

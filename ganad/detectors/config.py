@@ -1,0 +1,88 @@
+"""The config keys that all detectors share. Like every config module it imports no torch, so a
+command that only checks or prints keys starts at once.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ganad.batch.config import Augment, PatchConfig, corners
+from ganad.errors import ConfigError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class DetectorConfig(BaseModel):
+    """Keys that every detector has. Unknown keys are errors (see ganad.detectors.configure)."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    smallest_input: ClassVar[int] = 8
+    largest_input: ClassVar[int] = 2048
+
+    image_size: int = Field(default=64, ge=8, le=8192)
+    """Side in pixels of the square that images are resized to; the aspect ratio is not kept."""
+    patch: PatchConfig | None = None
+    """patch.size and so on: the networks see windows of the image, in which small defects are not
+    small. Left out = they see the whole image."""
+    channels: Literal[1, 3] = 3
+    """1 = grey, 3 = RGB."""
+    batch_size: int = Field(default=64, ge=1)
+    """Images per step over all workers together."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Fixes initial weights, data order, noise and the split. 0 is a seed like any other."""
+    precision: Precision = "auto"
+    """Of the forward pass (autocast); weights, losses and scores stay float32 or better. auto:
+    bfloat16 where the processor or GPU has instructions for it, else float32. Name one if the
+    machines of a cluster differ and their scores may not, in the fourth digit."""
+
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of what the networks see."""
+        return self.image_size if self.patch is None else self.patch.size
+
+    @property
+    def input_key(self) -> str:
+        """The key that input_size comes from."""
+        return "image_size" if self.patch is None else "patch.size"
+
+    @model_validator(mode="after")
+    def _check_input(self) -> Self:
+        size, patch = self.input_size, self.patch
+        if not self.smallest_input <= size <= self.largest_input:
+            raise ConfigError(
+                f"{self.input_key}={size} is no size for this method: "
+                f"use {self.smallest_input} to {self.largest_input}"
+            )
+        if patch is None:
+            return self
+        if size > self.image_size:
+            raise ConfigError(
+                f"patch.size={size} is larger than image_size={self.image_size}: "
+                f"raise image_size, which is the side of the whole image"
+            )
+        if patch.stride is not None and patch.stride > size:
+            raise ConfigError(
+                f"patch.stride={patch.stride} would leave pixels unseen: use {size} at the most"
+            )
+        num = len(corners(self.image_size, patch))
+        if patch.pool == "top_k" and patch.top_k > num:
+            raise ConfigError(
+                f"patch.top_k={patch.top_k} is more than the {num} patches of an image: use fewer"
+            )
+        return self
+
+
+class GradientConfig(DetectorConfig):
+    """Keys that every method trained by gradient has."""
+
+    epochs: int = Field(default=15, ge=1)
+    """Passes over the training images; fixed in advance, the last checkpoint is the result."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Of every optimiser."""
+    augment: Augment = Augment()
+    """How training images are varied."""

@@ -1,0 +1,290 @@
+"""The config keys of the GANs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ganad.detectors.config import GradientConfig
+from ganad.errors import ConfigError
+from ganad.networks.options import (
+    LatentRange,
+    check_bigan_size,
+    check_resnet_size,
+    check_size,
+)
+from ganad.storage import files as storage
+
+Objective = Literal["bce", "wgan-gp"]
+PairAxis = Literal["channels", "height"]
+
+
+class AdversarialConfig(GradientConfig):
+    """Keys of the methods that train a GAN first."""
+
+    adversarial: Objective = "bce"
+    """The game: cross-entropy (Goodfellow et al. 2014), or the Wasserstein distance with gradient
+    penalty (Gulrajani et al. 2017)."""
+    n_critic: int = Field(default=1, ge=1)
+    """Steps of D for each step of G; every step takes a batch of its own."""
+    gradient_penalty: float = Field(default=10.0, ge=0)
+    """λ of wgan-gp."""
+    w_fm: float = Field(default=0.0, ge=0)
+    """Weight of feature matching (Salimans et al. 2016) in G's loss."""
+    latent: int = Field(default=100, ge=1)
+    """Numbers in a code z ~ N(0, 1)."""
+    width: int = Field(default=64, ge=1)
+    """Channels beside the image, in every network."""
+    beta1: float = Field(default=0.5, ge=0, lt=1)
+    """Adam's β₁."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Adam's β₂."""
+
+
+class AnoganConfig(AdversarialConfig):
+    """The authors published no code. Defaults: DCGAN's training (Radford et al. 2016, there with
+    width 128 and batches of 128), and the search of EGBAD's authors, who repeated AnoGAN."""
+
+    epochs: int = Field(default=20, ge=1)
+    """Passes over the training images: the paper's, over a million patches. Fewer need more."""
+    search_steps: int = Field(default=500, ge=1)
+    """Γ, steps of the search."""
+    search_rate: float = Field(default=1e-2, gt=0)
+    """Adam's step size of the search: a tenth of it from 40 % of the steps on, a twentieth from
+    60 % on."""
+    feature_share: float = Field(default=0.1, ge=0, le=1)
+    """λ, the share of the feature term."""
+    reduction: Literal["sum", "mean"] = "sum"
+    """Of |differences| over pixels and features (paper: sum)."""
+    restarts: int = Field(default=1, ge=1)
+    """Searches for each image, from starts of their own; the lowest score counts."""
+    tolerance: float = Field(default=0.0, ge=0, lt=1)
+    """A search ends when 50 steps have lowered its loss by less than this share; 0 = never."""
+    keep: Literal["last", "best"] = "last"
+    """The z that is scored: that of the last step (paper), or that of the lowest loss."""
+    prior: float = Field(default=0.0, ge=0)
+    """ρ: adds ρ‖z‖² to the loss of the search, not to the score."""
+    search_batch: int = Field(default=32, ge=1)
+    """Images searched at once. Fixed, for a score depends on it in its last bits."""
+    warm_start: str | None = None
+    """Folder of a saved f-AnoGAN. Its G, D and E are taken instead of training, and the search
+    starts at E(x). image_size (or patch.size), channels, latent, width and latent_range must be as
+    there."""
+    latent_range: LatentRange = "tanh"
+    """Of the warm start's E."""
+
+    @field_validator("warm_start")
+    @classmethod
+    def _make_absolute(cls, folder: str | None) -> str | None:
+        # Workers elsewhere have another working directory.
+        return None if folder is None else storage.absolute(folder)
+
+    @model_validator(mode="after")
+    def _check_size(self) -> AnoganConfig:
+        if self.warm_start is None:
+            check_size(self.input_size, self.input_key)
+        else:
+            check_resnet_size(self.input_size, self.input_key)
+        return self
+
+
+class FanoganConfig(AdversarialConfig):
+    """Defaults: the authors' code, which trains on grey images of 64 pixels."""
+
+    epochs: int = Field(default=10, ge=1)
+    """Of both stages together."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Of G and D."""
+    adversarial: Objective = "wgan-gp"
+    n_critic: int = Field(default=5, ge=1)
+    """Steps of D for each step of G. A fifth of the steps train G: few images need many epochs."""
+    latent: int = Field(default=128, ge=1)
+    beta1: float = Field(default=0.0, ge=0, lt=1)
+    beta2: float = Field(default=0.9, ge=0, lt=1)
+    flip: float = Field(default=0.5, ge=0, le=1)
+    """Share of training images that are mirrored left to right; 0 where the two sides differ."""
+    encoder_share: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the steps that train E, after the GAN. The code has a number of steps: 50,000."""
+    encoder_steps: int | None = Field(default=None, ge=1)
+    """Steps that train E, in place of encoder_share."""
+    encoder_loss: Literal["izi_f", "izi", "ziz"] = "izi_f"
+    encoder_learning_rate: float = Field(default=5e-5, gt=0)
+    """RMSProp's, for E."""
+    latent_range: LatentRange = "tanh"
+    """What E(x) is limited to: G knows z ~ N(0, 1)."""
+    kappa: float = Field(default=1.0, ge=0)
+    """κ, weight of the features, in the loss izi_f and in the score."""
+
+    @model_validator(mode="after")
+    def _check_size(self) -> FanoganConfig:
+        check_resnet_size(self.input_size, self.input_key)
+        return self
+
+
+class EgbadConfig(GradientConfig):
+    """Defaults: the authors' code for MNIST, at 64 pixels in colour (theirs are 28, grey). The rate
+    is so low that it needs tens of thousands of steps: 100 epochs of 60,000 images, not of 600."""
+
+    epochs: int = Field(default=100, ge=1)
+    """Passes over the training images; the code leaves them to its user."""
+    batch_size: int = Field(default=100, ge=1)
+    """Images per step over all workers together."""
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """Of the three optimisers."""
+    latent: int = Field(default=200, ge=1)
+    """Width of the code z."""
+    width: int = Field(default=32, ge=1)
+    """Channels of the encoder's first convolution; the discriminator has twice as many."""
+    features: int = Field(default=1024, ge=2)
+    """Width of the fully connected layers: of D's features, and of G's first layer."""
+    beta1: float = Field(default=0.5, ge=0, lt=1)
+    """Adam's β₁; β₂ is 0.999."""
+    average_decay: float = Field(default=0.999, ge=0, lt=1)
+    """Of the moving average of all weights, which is what scores."""
+    alpha: float = Field(default=0.9, ge=0, le=1)
+    """Weight of the reconstruction in the score."""
+    score: Literal["fm", "cross_entropy", "cross_entropy_code"] = "fm"
+    """L_D(x) = ‖f(x, E(x)) − f(G(E(x)), E(x))‖_1 with D's features f; CE(D(x, E(x)), 1), the
+    paper's; or CE(D(G(E(x)), E(x)), 1), the code's."""
+
+    @model_validator(mode="after")
+    def _check_size(self) -> EgbadConfig:
+        check_bigan_size(self.input_size, self.input_key)
+        return self
+
+
+class AladConfig(GradientConfig):
+    """Defaults: the authors' code for CIFAR-10, at 64 pixels (theirs are 32)."""
+
+    epochs: int = Field(default=100, ge=1)
+    """Passes over the training images; the code stops by itself, on a validation set."""
+    batch_size: int = Field(default=32, ge=1)
+    """Images per step over all workers together."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Of all optimisers."""
+    latent: int = Field(default=100, ge=1)
+    """Width of the code z."""
+    width: int = Field(default=128, ge=2)
+    """Channels after the encoder's first convolution."""
+    beta1: float = Field(default=0.5, ge=0, lt=1)
+    """Adam's β₁; β₂ is 0.999."""
+    average_decay: float = Field(default=0.999, ge=0, lt=1)
+    """Of the moving average of all weights, which is what scores."""
+    pair_axis: PairAxis = "channels"
+    """How D_xx sees two images: as channels of one, or one below the other (the code)."""
+    score: Literal["fm", "cross_entropy", "l1", "l2"] = "fm"
+    """‖f_xx(x, x) − f_xx(x, x̂)‖_1 with x̂ = G(E(x)); CE(D_xx(x, x̂), 1); ‖x − x̂‖_1; ‖x − x̂‖_2."""
+
+    @model_validator(mode="after")
+    def _check_size(self) -> AladConfig:
+        check_size(self.input_size, self.input_key)
+        return self
+
+
+class GanomalyConfig(GradientConfig):
+    """Defaults: the authors' current code and scripts for MNIST and CIFAR-10, at 64 pixels (theirs
+    are 32). The paper names learning_rate 2e-3; the code, whose results others have repeated, uses
+    2e-4."""
+
+    latent: int = Field(default=100, ge=1)
+    """Width of the codes z and ẑ (nz)."""
+    width: int = Field(default=64, ge=1)
+    """Channels after the first convolution (ngf = ndf)."""
+    extra_layers: int = Field(default=0, ge=0)
+    """3×3 convolutions after the first block."""
+    adversarial: Literal["feature_matching", "bce"] = "feature_matching"
+    """L_adv: paired features of D (current code), or BCE(D(x̂), 1) (the code of 2018)."""
+    w_adv: float = Field(default=1.0, ge=0)
+    w_con: float = Field(default=50.0, ge=0)
+    w_enc: float = Field(default=1.0, ge=0)
+    beta1: float = Field(default=0.5, ge=0, lt=1)
+    """Adam's β₁; β₂ is 0.999."""
+    score_norm: Literal["l2sq", "l1"] = "l2sq"
+    """A(x) = mean (z − ẑ)² (code), or mean |z − ẑ| (paper)."""
+
+    @model_validator(mode="after")
+    def _check_size(self) -> GanomalyConfig:
+        check_size(self.input_size, self.input_key)
+        return self
+
+
+class SkipGanomalyConfig(GradientConfig):
+    """Defaults: the authors' code and script for CIFAR-10. The paper names learning_rate 2e-3
+    with a decay, which the code never runs."""
+
+    image_size: int = Field(default=32, ge=8, le=8192)
+    """Side in pixels of the square that images are resized to; a power of two, 32 at least."""
+    epochs: int = Field(default=25, ge=1)
+    """Passes over the training images, as in the script; the paper stops by test scores."""
+    latent: int = Field(default=100, ge=1)
+    """Width of the discriminator's features f (nz)."""
+    width: int = Field(default=64, ge=1)
+    """Channels after the first convolution of each network (ngf = ndf)."""
+    skip_depth: int = Field(default=0, ge=0)
+    """How many of the outermost skips to drop: a full U-Net can copy an anomaly across."""
+    w_adv: float = Field(default=1.0, ge=0)
+    w_con: float = Field(default=50.0, ge=0)
+    """50 in the code, 40 in the paper."""
+    w_lat: float = Field(default=1.0, ge=0)
+    d_latent: Literal["0", "+", "-"] = "0"
+    """Sign of L_lat in L_D: the code adds it ("+"), which teaches D to agree; "-" is unbounded."""
+    input_noise: float = Field(default=0.0, ge=0)
+    """σ of Gaussian noise on the generator's input while training; in the code it is 0."""
+    beta1: float = Field(default=0.5, ge=0, lt=1)
+    """Adam's β₁; β₂ is 0.999."""
+    score_weight: float = Field(default=0.9, ge=0, le=1)
+    """λ, the share of the residual in the score."""
+    score_norm: Literal["l2sq", "l1"] = "l2sq"
+    """Residual as mean (x − x̂)² (code), or mean |x − x̂| (paper); the latent term is squared."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SkipGanomalyConfig:
+        check_size(self.input_size, self.input_key, smallest=32)
+        num_skips = self.input_size.bit_length() - 2
+        if self.skip_depth > num_skips:
+            raise ConfigError(
+                f"skip_depth={self.skip_depth} drops more skips than there are at "
+                f"{self.input_key}={self.input_size}: use 0 to {num_skips}"
+            )
+        return self
+
+
+class AcganConfig(GradientConfig):
+    """Defaults: ACGAN's networks for CIFAR-10 (Odena et al., ICML 2017, appendix A) with the heads
+    and norms of today. ACGAN trains for 50,000 steps and tries learning rates of 1e-4 to 3e-4."""
+
+    image_size: int = Field(default=32, ge=8, le=8192)
+    """Side in pixels of the square that images are resized to: 4·2^m, 16 at least."""
+    batch_size: int = Field(default=100, ge=1)
+    """Images per step over all workers together."""
+    classes: tuple[str, ...] = ("normal",)
+    """The labels of the normal types, as the training images carry them; one = no labels needed."""
+    head: Literal["projection", "acgan"] = "projection"
+    """How D hears of the class: by an inner product, or as an auxiliary classifier."""
+    score: Literal["source", "class", "combined"] = "combined"
+    """−log D_src(x), −log max_c P(c|x), or −log max_c of their product."""
+    latent: int = Field(default=110, ge=1)
+    """Width of the noise z."""
+    generator_width: int = Field(default=96, ge=1)
+    """Features of G's last hidden layer; up to eight times as many before it."""
+    discriminator_width: int = Field(default=16, ge=1)
+    """Features of D's first layer; up to 32 times as many after it."""
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    """In D, after every layer."""
+    discriminator_norm: Literal["none", "batch"] = "none"
+    """In D: nothing, or batch-norm (paper), with which its judgement of single images drifts."""
+    w_class: float = Field(default=1.0, ge=0)
+    """Weight of the auxiliary classifier's loss (head "acgan")."""
+    beta1: float = Field(default=0.5, ge=0, lt=1)
+    """Adam's β₁; β₂ is 0.999."""
+
+    @model_validator(mode="after")
+    def _check(self) -> AcganConfig:
+        check_size(self.input_size, self.input_key)
+        if not self.classes or len(set(self.classes)) < len(self.classes) or "" in self.classes:
+            raise ConfigError(
+                f"classes={list(self.classes)} must be different names, one at least: "
+                f"name each normal type once"
+            )
+        return self

@@ -1,0 +1,67 @@
+"""The config keys of the detectors that rebuild images."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ganad.detectors.config import GradientConfig
+from ganad.networks.options import check_size
+
+Error = Literal["l1", "l2", "ssim"]
+
+
+class AutoencoderConfig(GradientConfig):
+    """Defaults: those of GANomaly where the two meet. The paper has no anomaly detection."""
+
+    latent: int = Field(default=100, ge=1)
+    """Width of the code. One that is too wide lets anomalies through unharmed."""
+    width: int = Field(default=64, ge=1)
+    """Channels after the first convolution."""
+    extra_layers: int = Field(default=0, ge=0)
+    """3×3 convolutions after the first block."""
+    loss: Error = "l1"
+    """mean |x − x̂|, mean (x − x̂)², or 1 − SSIM."""
+    score: Error = "l2"
+    """The error that is the score, and that the map shows by pixel."""
+    map_blur: float = Field(default=0.0, ge=0)
+    """σ in pixels of a Gaussian over the map; 4 suits 256-pixel images, 0 = none."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Adam's β₁, at its usual value: there is no adversary to keep up with. β₂ is 0.999."""
+
+    @model_validator(mode="after")
+    def _check_size(self) -> AutoencoderConfig:
+        check_size(self.input_size, self.input_key)
+        return self
+
+
+class VaeConfig(GradientConfig):
+    """Defaults: beta is the paper's bound. The rest is ours, as many steps as GANomaly at twice its
+    batch: the paper trains networks of one hidden layer, and detects no anomalies."""
+
+    epochs: int = Field(default=30, ge=1)
+    """Passes over the training images."""
+    batch_size: int = Field(default=128, ge=1)
+    """Images per step over all workers together."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Of Adam at the start; falls to 0 as a half cosine."""
+    latent: int = Field(default=100, ge=1)
+    """Width of the code z."""
+    width: int = Field(default=64, ge=1)
+    """Channels after the first convolution."""
+    extra_layers: int = Field(default=0, ge=0)
+    """3×3 convolutions after the first block."""
+    beta: float = Field(default=1.0, ge=0)
+    """Weight of KL; both terms are sums, so 1 is the paper's bound."""
+    warm_up: float = Field(default=0.1, ge=0, le=1)
+    """Share of the steps over which the weight of KL rises from 0 to beta."""
+    score: Literal["recon", "elbo", "recon_prob"] = "recon"
+    """½ Σ (x − x̂)² at z = μ; that plus KL; or its mean over draws of z (An & Cho 2015)."""
+    num_draws: int = Field(default=10, ge=1)
+    """Draws of z per image for recon_prob."""
+
+    @model_validator(mode="after")
+    def _check_size(self) -> VaeConfig:
+        check_size(self.input_size, self.input_key)
+        return self
