@@ -12,6 +12,7 @@
     x QueryError           the SQL over a score table is wrong
   x ClusterError           a cluster cannot be reached, refuses, or has no such job
     x CapacityError        the cluster cannot ever run what was asked for
+  x OutputError            standard output is full or cannot hold a character
 """
 
 
@@ -61,3 +62,7 @@ class ClusterError(GanadError):
 
 class CapacityError(ClusterError):
     """The cluster cannot ever run what was asked for."""
+
+
+class OutputError(GanadError):
+    """Standard output is full or cannot hold a character."""

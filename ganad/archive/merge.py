@@ -11,13 +11,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from ganad.archive.labels import CsvRow, Naming
 from ganad.archive.parts import Part, read_table
 from ganad.archive.rows import SCHEMA, Row
 from ganad.errors import ArchiveError, ConfigError
+from ganad.storage.database import Database, Limits
 
 _BATCH = 16_384
 _COLUMNS = ", ".join(f'"{name}"' for name in SCHEMA.names)
@@ -48,15 +48,9 @@ class Merge:
         # Of files the folders around them have told it.
         self._open = "s.member IS NOT NULL"
         self._siblings: dict[int, set[str]] = {}
-        self._database = duckdb.connect(str(folder / "merge.duckdb"))
-        settings = {
-            "memory_limit": "1GB",
-            "temp_directory": str(folder),
-            "threads": "2",
-            "enable_progress_bar": "false",
-        }
-        for name, value in settings.items():
-            self._database.execute(f"SET {name} = '{value}'")
+        self._database = Database(
+            str(folder / "merge.duckdb"), Limits(memory=10**9), spill_to=str(folder), threads=2
+        ).connection
         self._create("staged", _STAGED_SCHEMA)
 
     def __enter__(self) -> Merge:

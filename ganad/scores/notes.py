@@ -17,6 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ganad.errors import TableError
+from ganad.scores.sql import SAME_COMMAND
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
 from ganad.storage.reasons import translated
@@ -46,8 +48,11 @@ def read_notes(table: ScoreTable) -> list[dict[str, Any]]:
 
 
 def _read(part: str, uri: str) -> dict[str, Any] | None:
-    with translated(uri), storage.open_input(uri) as file:
-        metadata = pq.ParquetFile(file).schema_arrow.metadata or {}
+    try:
+        with translated(uri), storage.open_input(uri) as file:
+            metadata = pq.ParquetFile(file).schema_arrow.metadata or {}
+    except pa.ArrowException:
+        raise TableError(f"{uri} cannot be read: {SAME_COMMAND}") from None
     if _KEY not in metadata:
         return None
     folder, _, name = part.partition("/")

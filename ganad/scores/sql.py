@@ -1,25 +1,26 @@
-"""SQL over the Parquet parts of a score table, in a DuckDB that can read these and nothing else."""
+"""SQL over the Parquet parts of score tables, in a DuckDB that can read these and nothing else."""
 
 from __future__ import annotations
 
-import os
-import secrets
-import tempfile
-import threading
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import duckdb
 import pyarrow as pa
-from fsspec.spec import AbstractFileSystem
+import pyarrow.parquet as pq
 
-from ganad.errors import ArchiveError, QueryError, TableError
+from ganad.errors import QueryError, TableError
+from ganad.scores.partfiles import PartFile, PartFiles
+from ganad.scores.values import exact
 from ganad.storage import files as storage
+from ganad.storage.database import Database, Limits, identifier, quoted
 
 BATCH_ROWS = 8192
+_READ = {"SELECT", "EXPLAIN"}
+_PART_IN_MESSAGE = re.compile(rf"{PartFiles.protocol}://([^'\"]+)")
+SAME_COMMAND = "run the same ganad score command again, which scores its images again"
 
 
 class Session:
@@ -28,36 +29,44 @@ class Session:
 
     SQL in it reaches no other file, local or remote, and can write none, except for what DuckDB
     itself spills into a temporary folder; its settings cannot be changed. One result is read at a
-    time. Errors are TableError, beginning with what the user typed.
+    time, and a signal ends it. Errors are TableError, beginning with what the user typed.
     """
 
-    def __init__(self, typed: str, parts: Mapping[str, PartFile], columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        typed: str,
+        parts: Mapping[str, PartFile],
+        columns: Sequence[str],
+        limits: Limits | None = None,
+    ) -> None:
         self.typed = typed
         self.columns = columns
-        self.connection = duckdb.connect(
-            config={
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-                "python_enable_replacements": False,  # or SQL could read Python's variables
-                "temp_directory": os.path.join(
-                    tempfile.gettempdir(), f"ganad-spill-{secrets.token_hex(8)}"
-                ),
-            }
+        self._database = Database(
+            limits=limits,
+            autoinstall_known_extensions=False,
+            autoload_known_extensions=False,
+            python_enable_replacements=False,  # or SQL could read Python's variables
         )
-        self._files = PartFiles(parts)
+        self.connection = self._database.connection
+        self._files = PartFiles(parts, self._database.spill)
         self.connection.register_filesystem(self._files)
         self.connection.execute("SET TimeZone = 'UTC'")
-        self.connection.execute("SET parquet_metadata_cache = true")  # or each query reads it anew
-        listed = ", ".join(f"'{PartFiles.protocol}://{quoted(part)}'" for part in parts)
-        with self._in_words():
-            self.connection.execute(
+        # Without it every query reads the parts' footers again.
+        self.connection.execute("SET parquet_metadata_cache = true")
+        listed = ", ".join(quoted(PartFiles.uri(part)) for part in parts)
+        names = ", ".join(map(identifier, columns))
+        with self._translated():
+            self._execute(
                 f"CREATE VIEW parts AS SELECT *, filename FROM read_parquet([{listed}], "
                 f"hive_partitioning = true, hive_types_autocast = false)"
             )
-            self.connection.execute(f"CREATE VIEW scores AS SELECT {', '.join(columns)} FROM parts")
-        self.connection.execute(f"SET allowed_directories = ['{PartFiles.protocol}://']")
+            self._execute(f"CREATE VIEW scores AS SELECT {names} FROM parts")
+        self.connection.execute(f"SET allowed_directories = [{quoted(PartFiles.uri(''))}]")
         self.connection.execute("SET enable_external_access = false")
         self.connection.execute("SET lock_configuration = true")
+
+    def _execute(self, sql: str) -> None:
+        self._database.run(lambda: self.connection.execute(sql))
 
     def query(self, sql: str, *parameters: Any) -> pa.Table:
         """The result of our own SQL, in memory; parameters are $1, $2 …"""
@@ -65,24 +74,34 @@ class Session:
         return pa.Table.from_batches(list(batches), schema)
 
     def stream(
-        self, sql: str, *parameters: Any, shown: str | None = None, batch_rows: int = BATCH_ROWS
+        self,
+        sql: str,
+        *parameters: Any,
+        shown: str | None = None,
+        batch_rows: int = BATCH_ROWS,
+        as_text: bool = False,
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """The result of SQL, batch by batch.
 
-        shown: SQL of the user's as errors name it: faults are then its own, and QueryErrors.
+        shown: the user's SQL as error messages name it; errors are then QueryError. as_text: types
+        that Python cannot hold become text (see ganad.scores.values).
         """
-        with self._in_words(shown):
+        with self._translated(shown):
             if shown is not None:
-                _check_select(self.connection.extract_statements(sql), shown)
-            relation = self.connection.sql(sql, params=list(parameters))
-            reader = relation.to_arrow_reader(batch_rows)
+                _check_reads(self.connection.extract_statements(sql), shown)
+
+            def begin() -> pa.RecordBatchReader:
+                relation = self.connection.sql(sql, params=list(parameters))
+                return (exact(relation) if as_text else relation).to_arrow_reader(batch_rows)
+
+            reader = self._database.run(begin)
         return reader.schema, self._batches(reader, shown)
 
     def _batches(self, reader: pa.RecordBatchReader, shown: str | None) -> Iterator[pa.RecordBatch]:
         try:
             while True:
-                with self._in_words(shown):
-                    batch = next(reader, None)
+                with self._translated(shown):
+                    batch = self._database.run(lambda: next(reader, None))
                 if batch is None:
                     return
                 yield batch
@@ -91,20 +110,31 @@ class Session:
 
     def close(self) -> None:
         """Free the memory and the temporary folder."""
-        self.connection.close()
+        self._database.close()
 
     @contextmanager
-    def _in_words(self, shown: str | None = None) -> Iterator[None]:
+    def _translated(self, shown: str | None = None) -> Iterator[None]:
+        """Errors of DuckDB, and of Arrow while it streams, as sentences."""
         try:
             yield
-        except (duckdb.Error, OSError, pa.ArrowException) as error:  # the last two while streaming
+        except (duckdb.Error, OSError, pa.ArrowException) as error:
             if self._files.failure is not None:
                 failure = self._files.failure
                 raise TableError(f"{self.typed} cannot be read: {failure}") from failure
+            part = self._damaged_part(error)
+            if part is not None:
+                raise TableError(
+                    f"{self.typed} holds a part that cannot be read ({part}): {SAME_COMMAND}"
+                ) from None
             message = shortened(str(error).strip().split("\n")[0].rstrip(".!"), 200)
+            if isinstance(error, duckdb.OutOfMemoryException):
+                raise QueryError(
+                    f"{self.typed if shown is None else shown}: needs more memory or disk than it "
+                    f"may take ({message}): give more by --memory and --spill, or ask for less"
+                ) from None
             if shown is None:
                 raise TableError(
-                    f"{self.typed} holds parts that are no score table ({message}): "
+                    f"{self.typed} holds parts that are not those of a score table ({message}): "
                     f"score into a fresh folder"
                 ) from None
             raise QueryError(
@@ -112,97 +142,37 @@ class Session:
                 f"{', '.join(self.columns)}"
             ) from None
 
-
-@dataclass(frozen=True)
-class PartFile:
-    """Where a part lies, and its bytes, known from the listing: DuckDB asks for the size of every
-    part several times a query."""
-
-    uri: str
-    size: int
-
-
-class PartFiles(AbstractFileSystem):
-    """The parts of one table as a filesystem for DuckDB that can read these and do nothing else.
-
-    Allowing DuckDB the table's folder would let COPY write into it; here there is nothing to
-    write to, and local and S3 tables take the same way.
-    """
-
-    protocol = "scores"
-    cachable = False
-
-    def __init__(self, parts: Mapping[str, PartFile]) -> None:
-        super().__init__()
-        self.parts = parts
-        self.failure: ArchiveError | None = None
-        """What really went wrong; DuckDB passes on a whole traceback as text."""
-
-    def _open(self, path: str, mode: str = "rb", **options: Any) -> _OpenPart:
-        if mode != "rb":
-            raise PermissionError("a score table can only be read")
-        return _OpenPart(self, self._part(path).uri)
-
-    def info(self, path: str, **options: Any) -> dict[str, Any]:
-        return {"name": path, "size": self._part(path).size, "type": "file"}
-
-    @contextmanager
-    def noting_failure(self) -> Iterator[None]:
-        try:
-            yield
-        except ArchiveError as error:
-            # Without its frames, which would keep DuckDB's objects alive in a circle.
-            self.failure = ArchiveError(str(error))
-            if error.__cause__ is not None:
-                self.failure.__cause__ = error.__cause__.with_traceback(None)
-            raise
-
-    def modified(self, path: str) -> datetime:
-        # DuckDB asks so as to trust what it has cached, and a finished part does not change.
-        return datetime.fromtimestamp(0, UTC)
-
-    def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
-        raise PermissionError("a score table cannot be listed")
-
-    def _part(self, path: str) -> PartFile:
-        try:
-            return self.parts[self._strip_protocol(path)]
-        except KeyError:
-            raise FileNotFoundError(f"{path} is no part of this score table") from None
+    def _damaged_part(self, error: Exception) -> str | None:
+        """The part that DuckDB could not read; None if the fault lies elsewhere."""
+        named = _PART_IN_MESSAGE.search(str(error))
+        if named is not None and named[1] in self._files.parts:
+            return named[1]
+        if isinstance(error, duckdb.Error) and type(error) is not duckdb.Error:
+            return None
+        # Some errors of damaged files have no class of their own and name no file: read them all.
+        parts = self._files.parts
+        return next((part for part in parts if not _is_readable(parts[part].uri)), None)
 
 
-class _OpenPart:
-    """One part, opened. DuckDB shares the handle among its threads, each of which seeks and then
-    reads; so every thread has a position of its own."""
-
-    def __init__(self, files: PartFiles, uri: str) -> None:
-        self.files = files
-        self.uri = uri
-        self.thread = threading.local()
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        assert whence == os.SEEK_SET
-        self.thread.offset = offset
-        return offset
-
-    def read(self, size: int) -> bytes:
-        with self.files.noting_failure():
-            data = storage.read_bytes(self.uri, self.tell(), size)
-        self.thread.offset = self.tell() + len(data)
-        return data
-
-    def tell(self) -> int:
-        return getattr(self.thread, "offset", 0)
-
-    def close(self) -> None:
-        pass
+def _is_readable(uri: str) -> bool:
+    try:
+        with storage.open_input(uri) as file:
+            pq.read_table(file)
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+    return True
 
 
-def _check_select(statements: list[Any], shown: str) -> None:
+def _check_reads(statements: list[Any], shown: str) -> None:
+    """Raise QueryError unless the SQL is one question."""
     if len(statements) != 1:
         raise QueryError(f"{shown} holds {len(statements)} statements: give one SELECT over scores")
     kind = statements[0].type.name
-    if kind != "SELECT":
+    # PIVOT without IN is a statement of several, the last of which gives rows.
+    asks = kind == "MULTI" and "QUERY_RESULT" in [
+        result.name for result in statements[0].expected_result_type
+    ]
+    if kind not in _READ and not asks:
         raise QueryError(
             f"{shown} is a statement of the kind {kind}, and a score table can only be read: "
             f"give one SELECT over scores"
@@ -213,8 +183,3 @@ def shortened(text: str, limit: int) -> str:
     """Text in one line of at most limit characters."""
     text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def quoted(text: str) -> str:
-    """Text for between single quotes in SQL."""
-    return text.replace("'", "''")

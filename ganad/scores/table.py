@@ -16,9 +16,11 @@ import duckdb
 import pyarrow as pa
 
 from ganad.errors import TableError
-from ganad.scores.sql import PartFile, PartFiles, Session, shortened
+from ganad.scores.partfiles import PartFile, PartFiles
+from ganad.scores.sql import Session, shortened
 from ganad.storage import files as storage
 from ganad.storage import s3
+from ganad.storage.database import Limits
 
 SCHEMA = pa.schema(
     [
@@ -90,9 +92,9 @@ class ScoreTable:
         ganad.scores.sql.Session for what it cannot do."""
         return self.session().connection
 
-    def session(self) -> Session:
-        """A connection whose errors are in words; close it after use."""
-        return Session(self.typed, self.parts, COLUMNS)
+    def session(self, limits: Limits | None = None) -> Session:
+        """A connection whose errors are sentences; close it after use."""
+        return Session(self.typed, self.parts, COLUMNS, limits)
 
     def query(self, sql: str, typed: str | None = None) -> pa.Table:
         """The result of one SELECT over the view `scores`, in memory.
@@ -104,13 +106,21 @@ class ScoreTable:
         return pa.Table.from_batches(list(batches), schema)
 
     def stream(
-        self, sql: str, typed: str | None = None
+        self,
+        sql: str,
+        typed: str | None = None,
+        *,
+        as_text: bool = False,
+        limits: Limits | None = None,
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-        """Like query, some thousand rows at a time, for results larger than memory."""
-        session = self.session()
+        """Like query, some thousand rows at a time, for results larger than memory.
+
+        as_text: types that Python cannot hold become text. limits: memory and disk of the query.
+        """
+        session = self.session(limits)
         try:
             shown = f'"{shortened(sql if typed is None else typed, 100)}"'
-            schema, batches = session.stream(sql, shown=shown)
+            schema, batches = session.stream(sql, shown=shown, as_text=as_text)
         except BaseException:
             session.close()
             raise
@@ -143,9 +153,7 @@ class ScoreTable:
     def files_with_errors(self) -> list[str]:
         """URIs of the parts in which an image has an error."""
         rows = self.query("SELECT DISTINCT filename FROM parts WHERE error IS NOT NULL")
-        names = (
-            name.removeprefix(f"{PartFiles.protocol}://") for name in rows["filename"].to_pylist()
-        )
+        names = map(PartFiles.name, rows["filename"].to_pylist())
         return sorted(self.parts[name].uri for name in names)
 
     def check_counts(self, counts: dict[str, dict[str, int]] | None = None) -> list[str]:

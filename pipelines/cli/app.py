@@ -12,7 +12,7 @@ import typer
 from ganad import __version__
 from ganad.errors import ConfigError, GanadError
 from pipelines.cli.benchmark import benchmarks
-from pipelines.cli.cluster import add_commands
+from pipelines.cli.cluster import add_commands as add_cluster_commands
 from pipelines.cli.options import (
     Debug,
     DryRun,
@@ -23,9 +23,13 @@ from pipelines.cli.options import (
     parse_workers,
     words,
 )
-from pipelines.console.progress import STOPPED, console, say
+from pipelines.cli.program import Program
+from pipelines.cli.tables import add_commands as add_table_commands
+from pipelines.console.progress import STOPPED, say
+from pipelines.console.signals import Stopped, end, stops_promptly
+from pipelines.console.stdout import checked_stdout
 
-app = typer.Typer(
+app = Program(
     name="ganad",
     help="Find anomalous images: train detectors on normal ones, score archives, ask which are "
     "wrong.\n\nStart with: ganad demo",
@@ -64,6 +68,7 @@ def demo(
 
 
 @app.command()
+@stops_promptly
 def index(
     sources: Sources,
     out: Out,
@@ -240,21 +245,7 @@ def score(
     return None
 
 
-@app.command()
-def query(
-    table: Annotated[str, typer.Argument(help="A score table.")],
-    sql: Annotated[str | None, typer.Argument(help="SQL over the view `scores`.")] = None,
-    top: Annotated[int | None, typer.Option(min=1, help="The K most anomalous images.")] = None,
-    where: Annotated[str | None, typer.Option(help="SQL condition, such as p_value<0.01.")] = None,
-    format_: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
-) -> None:
-    """Ask a score table, in SQL or without.
-
-    Example: ganad query scores --top 10 --where "p_value < 0.01"
-    """
-    from pipelines.cli.query import query as run
-
-    run(table, sql, top=top, where=where, format=format_)
+add_table_commands(app)
 
 
 @app.command()
@@ -283,40 +274,6 @@ def browse(
     run(table, port, who, model, cache_mb)
 
 
-@app.command()
-def evaluate(
-    table: Annotated[str, typer.Argument(help="A score table of labelled images.")],
-    labels: Annotated[str | None, typer.Option(help="CSV of labels to use instead.")] = None,
-    format_: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
-    pixels: Annotated[
-        bool, typer.Option("--pixels", help="Also pixel AUROC and AUPRO, where masks exist.")
-    ] = False,
-) -> None:
-    """Measure detection, each figure beside its trivial baseline.
-
-    Example: ganad evaluate scores
-    """
-    from pipelines.cli.evaluate import evaluate as run
-
-    run(table, labels=labels, format=format_, pixels=pixels)
-
-
-@app.command()
-def report(
-    table: Annotated[str, typer.Argument(help="A score table.")],
-    out: Annotated[str, typer.Option("--out", help="HTML file to write.")],
-    num_worst: Annotated[int, typer.Option("--top", min=1, help="Images to show.")] = 24,
-) -> None:
-    """Write a page to look at: the worst images with their heat maps, histogram, failures.
-
-    Example: ganad report scores --out report.html
-    """
-    from pipelines.cli.report import report as run
-
-    run(table, out, num_worst=num_worst)
-    say(f"wrote {out}")
-
-
 app.add_typer(benchmarks, name="benchmark")
 
 
@@ -331,20 +288,7 @@ def detectors() -> None:
     list_detectors()
 
 
-@app.command()
-def show(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A saved model or score table.")],
-) -> None:
-    """What a model was trained on and how it is calibrated; how far a table is, what was slow.
-
-    Example: ganad show scores
-    """
-    from pipelines.cli.show import show as run
-
-    run(folder)
-
-
-add_commands(app)
+add_cluster_commands(app)
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -354,15 +298,18 @@ def main(arguments: list[str] | None = None) -> Any:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     debug = "--debug" in (arguments if arguments is not None else sys.argv)
     try:
-        return app(arguments, standalone_mode=True)
+        with checked_stdout():
+            return app(arguments, standalone_mode=True)
     except GanadError as error:
         if debug:
             traceback.print_exc()
-        console().print(f"ganad: {error}", markup=False, highlight=False, soft_wrap=True)
+        say(f"ganad: {error}")
         sys.exit(1)
-    except SystemExit as end:
+    except Stopped as stopped:
+        end(stopped.status)
+    except SystemExit as leave:
         # Typer makes the interrupt of a person an exit with status 130, and says nothing.
-        stop = end.__context__.__cause__ if end.__context__ else None
+        stop = leave.__context__.__cause__ if leave.__context__ else None
         if isinstance(stop, KeyboardInterrupt) and STOPPED not in stop.args:
             say(STOPPED)
         raise

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.options import Debug, Out, Workers, words
+from pipelines.cli.program import Program
 
-benchmarks = typer.Typer(help="Measure ganad itself.", no_args_is_help=True)
+benchmarks = Program(help="Measure ganad itself.", no_args_is_help=True)
 
 
 @benchmarks.command()

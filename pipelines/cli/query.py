@@ -9,8 +9,8 @@ from typing import TextIO
 import pyarrow as pa
 
 from ganad.errors import ConfigError, QueryError
-from ganad.scores.sql import quoted
 from ganad.scores.table import ScoreTable
+from ganad.storage.database import Limits, quoted
 from pipelines.console.output import check_format, write_csv, write_json, write_table
 
 TOP = 20
@@ -25,12 +25,14 @@ def query(
     top: int | None = None,
     where: str | None = None,
     format: str = "table",
+    limits: Limits | None = None,
     out: TextIO | None = None,
 ) -> None:
     """Write the answer to out (standard output): a table for people, a JSON array, or CSV.
 
     sql: one SELECT over the view `scores`. Or top: the K highest scores of each model, images
-    with an error left out; where: a condition on rows, with or without top.
+    with an error left out; where: a condition on rows, with or without top. limits: of memory and
+    disk.
     """
     out = out or sys.stdout
     check_format(format)
@@ -48,7 +50,7 @@ def query(
     if sql is None:
         typed = f"--where {where}" if where else f"--top {top or TOP}"
         sql = _sql(scores.models, top, where, people)
-    schema, batches = scores.stream(sql, typed)
+    schema, batches = scores.stream(sql, typed, as_text=True, limits=limits)
     names = _distinct(schema.names)
     rows = _rows(names, batches)
     if people:
@@ -89,7 +91,7 @@ def _sql(models: list[str], top: int | None, where: str | None, people: bool) ->
         return f"SELECT {columns} FROM scores WHERE {condition} ORDER BY model, {order}"
     # One ORDER BY ... LIMIT per model lets DuckDB skip what cannot be among the first K.
     return " UNION ALL ".join(
-        f"(SELECT {columns} FROM scores WHERE model = '{quoted(model)}' "
+        f"(SELECT {columns} FROM scores WHERE model = {quoted(model)} "
         f"AND score IS NOT NULL AND {condition} ORDER BY {order} LIMIT {top or TOP})"
         for model in models
     )

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from ganad.detectors import DETECTORS, configure, describe
@@ -17,6 +16,7 @@ from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
 from pipelines.cli.show_table import lines_of_table
 from pipelines.console.output import write_facts
+from pipelines.console.terminal import terminal
 
 
 def list_detectors() -> None:
@@ -26,7 +26,7 @@ def list_detectors() -> None:
         table.add_column(heading, overflow="fold", no_wrap=heading == "detector")
     for name in DETECTORS:
         table.add_row(name, *describe(name))
-    Console().print(table)
+    terminal(sys.stdout).print(table)
 
 
 def show(folder: str) -> None:

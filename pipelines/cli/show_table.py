@@ -8,7 +8,7 @@ from typing import Any
 from ganad.scores.notes import kind_of, kinds_of, read_notes, summary
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
-from pipelines.console.progress import in_words
+from pipelines.console.progress import duration
 
 Line = tuple[str, str]
 BAR = 30
@@ -75,7 +75,7 @@ def _failures(failures: Mapping[str, int]) -> Iterator[Line]:
 def _stages(work: Mapping[str, Any]) -> Iterator[Line]:
     for stage, facts in work.get("stages", {}).items():
         rate = "" if facts["images_per_s"] is None else f", {facts['images_per_s']:,}/s a worker"
-        yield stage, f"{facts['images']:,} images in {in_words(facts['seconds'])} of work{rate}"
+        yield stage, f"{facts['images']:,} images in {duration(facts['seconds'])} of work{rate}"
 
 
 def _periods(work: Mapping[str, Any]) -> Iterator[Line]:
@@ -97,8 +97,8 @@ def _slowest(work: Mapping[str, Any]) -> Iterator[Line]:
         yield (
             "slow",
             f"{part['part']}, {part['times_the_usual']} times the usual: {part['images']:,} images "
-            f"from {part['first']}, decoded in {in_words(part['decode_s'])}, scored in "
-            f"{in_words(part['score_s'])}",
+            f"from {part['first']}, decoded in {duration(part['decode_s'])}, scored in "
+            f"{duration(part['score_s'])}",
         )
 
 

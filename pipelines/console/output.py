@@ -4,162 +4,156 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import islice
 from typing import Any, Literal, TextIO
 
-from rich.console import Console
+from pydantic_core import to_jsonable_python
 from rich.table import Table
 from rich.text import Text
 
 from ganad.errors import ConfigError
+from pipelines.console.terminal import clean, one_line, terminal
 
 Row = Mapping[str, Any]
 FORMATS = ("table", "json", "csv")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_LOG_WIDTH = 160
 _FOLDED = 20
 """Characters below which text is not folded; rows that need more are written as records."""
 
 
-def check_format(format: str) -> None:
-    """Raise ConfigError for a format that there is not."""
-    if format not in FORMATS:
-        raise ConfigError(f"--format {format} is not known: give {', '.join(FORMATS)}")
+def check_format(format: str, known: Sequence[str] = FORMATS) -> None:
+    """Raise ConfigError for an unknown format."""
+    if format not in known:
+        raise ConfigError(f"--format {format} is not known: give {', '.join(known)}")
 
 
 def write_json(rows: Iterable[Row], out: TextIO) -> None:
-    """A JSON array, one object a line. NaN and infinities, which JSON has not, become null."""
+    """A JSON array, one object a line. NaN and infinity become null."""
     out.write("[")
     for number, row in enumerate(rows):
         text = json.dumps(_plain(dict(row)), ensure_ascii=False, allow_nan=False)
-        out.write(("\n" if number == 0 else ",\n") + text)
+        out.write(("\n" if number == 0 else ",\n") + _escaped(text))
     out.write("\n]\n")
 
 
+def _escaped(text: str) -> str:
+    """JSON in which what a terminal would obey is escaped; json.dumps escapes only below 0x20."""
+    return re.sub(
+        r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]",
+        lambda match: f"\\u{ord(match[0]):04x}",
+        text,
+    )
+
+
 def write_csv(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None:
-    """CSV with a heading; null is an empty field, maps and lists are JSON."""
+    """CSV with a heading; null is an empty field, maps and lists are JSON. Text is written as it
+    is, except to a terminal."""
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
+    show = clean if out.isatty() else str
+    writer.writerow([show(column) for column in columns])
     for row in rows:
-        values = [_plain(row[column]) for column in columns]
-        writer.writerow(
-            json.dumps(value, ensure_ascii=False)
-            if isinstance(value, dict | list | bool)
-            else value
-            for value in values
-        )
+        writer.writerow([_field(_plain(row[column]), show) for column in columns])
+
+
+def _field(value: Any, show: Any) -> Any:
+    if isinstance(value, dict | list | bool):
+        return _escaped(json.dumps(value, ensure_ascii=False))
+    return show(value) if isinstance(value, str) else value
 
 
 def write_table(
     columns: Sequence[str], rows: Iterable[Row], out: TextIO, limit: int | None = None
 ) -> None:
     """A table that fits the terminal; after limit rows it says that there are more."""
-    console = _console(out)
+    console = terminal(out)
     rows = iter(rows)
     shown = list(islice(rows, limit))
     more = next(rows, None) is not None
     if not shown:
         console.print("no rows", style="dim")
         return
-    cells = [[_cell(row[column]) for column in columns] for row in shown]
-    numeric = [all(isinstance(row[name], int | float | None) for row in shown) for name in columns]
-    widths = [max(map(len, texts)) for texts in zip(columns, *cells, strict=True)]
+    headings = [one_line(column) for column in columns]
+    cells = [[one_line(_cell(row[column])) for column in columns] for row in shown]
+    numeric = [all(_is_number(row[name]) for row in shown) for name in columns]
+    widths = [max(map(len, texts)) for texts in zip(headings, *cells, strict=True)]
     least = [
         width if right else min(width, _FOLDED)
         for width, right in zip(widths, numeric, strict=True)
     ]
     if sum(least) + 2 * (len(columns) - 1) <= console.width:
-        console.print(_grid(columns, cells, numeric))
+        console.print(_grid(headings, cells, numeric))
     else:
         for texts in cells:
-            console.print(_record(columns, texts))
+            console.print(_record(headings, texts))
     if more:
         console.print(
             f"only the first {limit} rows are shown; --format csv or json gives all", style="dim"
         )
 
 
-def _grid(columns: Sequence[str], cells: list[list[str]], numeric: list[bool]) -> Table:
+def _grid(headings: Sequence[str], cells: list[list[str]], numeric: list[bool]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, right in zip(columns, numeric, strict=True):
+    for heading, right in zip(headings, numeric, strict=True):
         justify: Literal["left", "right"] = "right" if right else "left"
-        table.add_column(Text(column), justify=justify, overflow="fold", no_wrap=right)
+        table.add_column(Text(heading), justify=justify, overflow="fold", no_wrap=right)
     for texts in cells:
         table.add_row(*map(Text, texts))
     return table
 
 
-def _record(columns: Sequence[str], texts: list[str]) -> Table:
+def _record(headings: Sequence[str], texts: list[str]) -> Table:
     """A row too wide for the terminal, one line per column."""
     table = Table.grid("", "", padding=(0, 2))
-    for column, text in zip(columns, texts, strict=True):
-        table.add_row(Text(column, "bold"), Text(text, overflow="fold"))
+    for heading, text in zip(headings, texts, strict=True):
+        table.add_row(Text(heading, "bold"), Text(text, overflow="fold"))
     table.add_row("", "")
     return table
 
 
 def write_facts(facts: Iterable[tuple[str, str]], out: TextIO) -> None:
-    """Names and what is known of them, a line each; names of files may be in it."""
+    """Names and their values, a line each."""
     table = Table.grid("", "", padding=(0, 2))
     for name, fact in facts:
-        table.add_row(Text(_CONTROL.sub("�", name)), Text(_CONTROL.sub("�", fact), overflow="fold"))
-    _console(out).print(table)
+        table.add_row(Text(one_line(name)), Text(one_line(fact), overflow="fold"))
+    terminal(out).print(table)
 
 
 def write_lines(lines: Iterable[str], out: TextIO) -> None:
     """Sentences, each wrapped at the width of the terminal."""
-    console = _console(out)
+    console = terminal(out)
     for line in lines:
-        console.print(Text(_CONTROL.sub("�", line)))
+        console.print(Text(one_line(line)))
 
 
-def _console(out: TextIO) -> Console:
-    console = Console(file=out, highlight=False)
-    if not console.is_terminal:  # a log or a file: do not fold names at 80 columns
-        console = Console(file=out, highlight=False, width=_LOG_WIDTH)
-    return console
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float | Decimal)
 
 
 def _cell(value: Any) -> str:
-    """For reading: few digits, and no control characters, which a terminal would obey."""
+    """A value for reading: few digits."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, int):
+    if isinstance(value, int | Decimal):
         return f"{value:,}"
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_cell(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(map(_cell, value))
-    return _CONTROL.sub("�", str(_plain(value)))
+    return str(_plain(value))
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON knows it."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    """A value as JSON knows it: moments in ISO 8601, bytes in hexadecimal."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if value is None or isinstance(value, str | int):
-        return value
-    return str(value)
+    return to_jsonable_python(value, inf_nan_mode="null", bytes_mode="hex", fallback=str)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,6 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pipelines.console.terminal import Terminal, one_line, terminal
+
 STOPPED = "stopped; the same command again goes on from here"
 LINE_EVERY_S = 10.0
 QUIET_S = 60.0
@@ -29,14 +30,15 @@ QUIET_S = 60.0
 
 def say(message: str) -> None:
     """One line for the user, on standard error: standard output is for results."""
-    console().print(message, highlight=False, markup=False, soft_wrap=True)
+    console().print(one_line(message), soft_wrap=True)
 
 
-def console() -> Console:
-    return Console(file=sys.stderr)
+def console() -> Terminal:
+    """The terminal, or a log, on standard error."""
+    return terminal(sys.stderr)
 
 
-def in_words(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A length of time in its two largest units."""
     whole = round(seconds)
     for name, size, below, of in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60)):
@@ -129,10 +131,10 @@ class Meter:
         quiet = self._last - self._updated
         left = (self.total - self.done) / self.rate if self.rate > 0 else math.inf
         known = 0 < left < math.inf and not self.open_ended
-        remaining = f", {in_words(left)} left" if known else ""
+        remaining = f", {duration(left)} left" if known else ""
         least = "at least " if self.open_ended else ""
         note = f", {self.note}" if self.note else ""
-        note += f", nothing new for {in_words(quiet)}" if quiet >= QUIET_S else ""
+        note += f", nothing new for {duration(quiet)}" if quiet >= QUIET_S else ""
         say(
             f"{self.title}: {self.done:,} of {least}{self.total:,} {self.unit}, "
             f"{self.rate:,.0f}/s{remaining}{note}"

@@ -6,9 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ganad.errors import QueryError, TableError
-from ganad.scores.sql import PartFile, PartFiles
+from ganad.scores.partfiles import PartFile, PartFiles
 from ganad.scores.table import COLUMNS, SCHEMA, ScoreTable
 from ganad.storage import files as storage
+from ganad.storage.database import Limits
 from tests.ganad.scores.make_table import MODEL, OTHER, make_rows, small_table, write_table
 
 
@@ -95,11 +96,33 @@ def test_parts_of_something_else_are_refused(tmp_path):
     place = tmp_path / f"model={MODEL}"
     place.mkdir()
     pq.write_table(pa.table({"x": [1]}), place / "part-0.parquet")
-    with pytest.raises(TableError, match=r"parts that are no score table .*image_id"):
+    with pytest.raises(TableError, match=r"parts that are not those of a score .*image_id"):
         ScoreTable(str(tmp_path)).connect()
-    (place / "part-0.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(TableError, match="no score table"):
-        ScoreTable(str(tmp_path)).query("SELECT 1")
+
+
+def cut(data):
+    return data[:3000]
+
+
+def damaged_footer(data):
+    return data[:-3000] + bytes(2992) + data[-8:]
+
+
+def damaged_pages(data):
+    return data[:4] + bytes(byte ^ 255 for byte in data[4:2000]) + data[2000:]
+
+
+@pytest.mark.parametrize("damage", [cut, damaged_footer, damaged_pages, lambda data: b""])
+def test_a_damaged_part_is_named_with_the_remedy(table, damage):
+    part = list(table.parts)[1]
+    storage.write_bytes(table.parts[part].uri, damage(storage.read_bytes(table.parts[part].uri)))
+    for sql in ("SELECT * FROM scores", "SELECT max(name), max(terms['con']) FROM scores"):
+        with pytest.raises(TableError) as error:
+            ScoreTable(table.uri).query(sql)
+        assert str(error.value) == (
+            f"{table.uri} holds a part that cannot be read ({part}): run the same ganad score "
+            f"command again, which scores its images again"
+        )
 
 
 def test_a_part_that_vanishes_is_named(table):
@@ -182,6 +205,24 @@ def test_wrong_sql_is_told_in_one_sentence(table, sql, message):
     assert text.startswith(f'"{sql}"')
     assert "\n" not in text
     assert text.endswith(("scored_at, model", "over scores"))
+
+
+def test_pivot_and_explain_are_questions_too(table):
+    pivoted = table.query(
+        "PIVOT (SELECT label, score > 1 AS high, 1 AS n FROM scores) ON high USING sum(n)"
+    )
+    assert sum(pivoted["true"].to_pylist()) == len(
+        [s for s in make_rows() if (s["score"] or 0) > 1]
+    )
+    plan = table.query("EXPLAIN SELECT name FROM scores WHERE score > 1")
+    assert plan.column_names == ["explain_key", "explain_value"]
+
+
+def test_a_query_larger_than_its_limits_says_which_flags_raise_them(table):
+    sql = "SELECT count(DISTINCT md5(range::VARCHAR)) FROM range(3000000)"
+    limits = Limits(memory=30 * 2**20, spill=2**20)
+    with pytest.raises(QueryError, match=r"needs more memory or disk .*--memory and --spill"):
+        list(table.stream(sql, limits=limits)[1])
 
 
 def test_long_sql_is_shortened_in_errors(table):

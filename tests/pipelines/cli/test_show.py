@@ -9,7 +9,7 @@ import pytest
 
 from ganad.errors import ModelError
 from pipelines.cli.show import show
-from pipelines.console.progress import in_words
+from pipelines.console.progress import duration
 from pipelines.score.run import score
 from tests.pipelines.small_model import SMALL
 
@@ -94,4 +94,4 @@ def test_what_is_neither(tmp_path: Path) -> None:
     ],
 )
 def test_lengths_of_time(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+    assert duration(seconds) == words

@@ -1,0 +1,114 @@
+"""Files that a query may read, as a filesystem for DuckDB in which there is nothing else.
+
+Allowing DuckDB the table's folder would let COPY write into it. Here there is nothing to write to,
+and local tables and tables on S3 take the same way.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from fsspec.spec import AbstractFileSystem
+
+from ganad.errors import ArchiveError
+from ganad.storage import files as storage
+from ganad.storage.database import SpillFolder
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """Where a file lies and its bytes, known from the listing: DuckDB asks for the size of every
+    part several times in a query."""
+
+    uri: str
+    size: int
+
+
+class PartFiles(AbstractFileSystem):
+    """Files by name; each is read as scores://name."""
+
+    protocol = "scores"
+    cachable = False
+
+    def __init__(self, parts: Mapping[str, PartFile], spill: SpillFolder | None = None) -> None:
+        super().__init__()
+        self.parts = parts
+        self.spill = spill
+        """Kept for as long as DuckDB keeps this filesystem, which is as long as the connection."""
+        self.failure: ArchiveError | None = None
+        """The error behind DuckDB's, which holds a whole traceback as text."""
+
+    @classmethod
+    def uri(cls, name: str) -> str:
+        """The name as DuckDB knows it."""
+        return f"{cls.protocol}://{name}"
+
+    @classmethod
+    def name(cls, uri: str) -> str:
+        """The inverse of uri."""
+        return uri.removeprefix(f"{cls.protocol}://")
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> _OpenPart:
+        if mode != "rb":
+            raise PermissionError("a score table can only be read")
+        return _OpenPart(self, self._part(path).uri)
+
+    def info(self, path: str, **options: Any) -> dict[str, Any]:
+        return {"name": path, "size": self._part(path).size, "type": "file"}
+
+    @contextmanager
+    def noting_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except ArchiveError as error:
+            # Without its frames, which would keep DuckDB's objects alive in a circle.
+            self.failure = ArchiveError(str(error))
+            if error.__cause__ is not None:
+                self.failure.__cause__ = error.__cause__.with_traceback(None)
+            raise
+
+    def modified(self, path: str) -> datetime:
+        # DuckDB asks so as to trust what it has cached, and a finished part does not change.
+        return datetime.fromtimestamp(0, UTC)
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
+        raise PermissionError("a score table cannot be listed")
+
+    def _part(self, path: str) -> PartFile:
+        try:
+            return self.parts[self._strip_protocol(path)]
+        except KeyError:
+            raise FileNotFoundError(f"{path} is not a part of this score table") from None
+
+
+class _OpenPart:
+    """One open file. DuckDB shares the handle among its threads, each of which seeks and then
+    reads, so every thread has a position of its own."""
+
+    def __init__(self, files: PartFiles, uri: str) -> None:
+        self.files = files
+        self.uri = uri
+        self.thread = threading.local()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        assert whence == os.SEEK_SET
+        self.thread.offset = offset
+        return offset
+
+    def read(self, size: int) -> bytes:
+        with self.files.noting_failure():
+            data = storage.read_bytes(self.uri, self.tell(), size)
+        self.thread.offset = self.tell() + len(data)
+        return data
+
+    def tell(self) -> int:
+        return getattr(self.thread, "offset", 0)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,68 @@
+"""Results of DuckDB as Python values that lose nothing.
+
+Arrow and Python hold less than DuckDB: years beyond 9999, infinite dates, 24:00:00, integers of 128
+bits, intervals of months. Columns with such types are turned into DuckDB's own text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ganad.storage.database import identifier
+
+_EXACT = {
+    *("boolean", "varchar", "blob", "enum", "float", "double", "decimal"),
+    *("tinyint", "smallint", "integer", "bigint", "hugeint"),
+    *("utinyint", "usmallint", "uinteger", "ubigint"),
+}
+_MOMENTS = {"timestamp", "timestamp with time zone"}
+_ISO = r"'^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?)(\+00)?$'"
+
+
+def exact(relation: Any) -> Any:
+    """The same rows of a DuckDB relation, with text in place of what Python cannot hold. Moments
+    are ISO 8601."""
+    if all(_type(kind) == str(kind) for kind in relation.types):
+        return relation
+    return relation.project(
+        ", ".join(
+            f"{_expression(number, kind)} AS {identifier(name)}"
+            for number, (name, kind) in enumerate(
+                zip(relation.columns, relation.types, strict=True), start=1
+            )
+        )
+    )
+
+
+def _expression(number: int, kind: Any) -> str:
+    """The column with this number, from 1, in SQL."""
+    wanted = _type(kind)
+    if wanted == str(kind):
+        return f"#{number}"
+    text = f"CAST(#{number} AS {wanted})"
+    if kind.id in _MOMENTS:
+        zone = "+00:00" if kind.id != "timestamp" else ""
+        return rf"regexp_replace({text}, {_ISO}, '\1T\2{zone}')"
+    return text
+
+
+def _type(kind: Any) -> str:
+    """The SQL type that holds values of a type in Python's sense."""
+    if kind.id in _EXACT:
+        return str(kind)
+    if kind.id in ("list", "array", "struct", "map"):
+        children = dict(kind.children)
+        size = children.pop("size", None)
+        inner = {name: _type(child) for name, child in children.items()}
+        if inner == {name: str(child) for name, child in children.items()} and (
+            kind.id != "map" or children["key"].id in _EXACT
+        ):
+            return str(kind)
+        if kind.id in ("list", "array"):
+            return f"{inner['child']}[{'' if size is None else size}]"
+        if kind.id == "struct":
+            fields = ", ".join(f"{identifier(name)} {type}" for name, type in inner.items())
+            return f"STRUCT({fields})"
+        if children["key"].id in _EXACT or inner["key"] == "VARCHAR":
+            return f"MAP({inner['key']}, {inner['value']})"
+    return "VARCHAR"

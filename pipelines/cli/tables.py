@@ -1,0 +1,93 @@
+"""The commands that read score tables: ganad query, evaluate, report, show."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.program import Program
+from pipelines.console.progress import say
+from pipelines.console.signals import stops_promptly
+
+Format = Annotated[str, typer.Option("--format", help="table, json or csv.")]
+Memory = Annotated[
+    str | None, typer.Option(help="Memory a query may take, such as 4GB. Default: half of it all.")
+]
+Spill = Annotated[
+    str | None,
+    typer.Option(help="Disk a query may take for what exceeds its memory. Default: half the free."),
+]
+
+
+def add_commands(program: Program) -> None:
+    """Put the commands under ganad."""
+    for command in (query, evaluate, report, show):
+        program.command()(command)
+
+
+@stops_promptly
+def query(
+    table: Annotated[str, typer.Argument(help="A score table.")],
+    sql: Annotated[str | None, typer.Argument(help="SQL over the view `scores`.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="The K most anomalous images.")] = None,
+    where: Annotated[str | None, typer.Option(help="SQL condition, such as p_value<0.01.")] = None,
+    format_: Format = "table",
+    memory: Memory = None,
+    spill: Spill = None,
+) -> None:
+    """Ask a score table, in SQL or without.
+
+    Example: ganad query scores --top 10 --where "p_value < 0.01"
+    """
+    from ganad.storage.database import Limits
+    from pipelines.cli.query import query as run
+
+    run(table, sql, top=top, where=where, format=format_, limits=Limits.parse(memory, spill))
+
+
+@stops_promptly
+def evaluate(
+    table: Annotated[str, typer.Argument(help="A score table of labelled images.")],
+    labels: Annotated[str | None, typer.Option(help="CSV of labels to use instead.")] = None,
+    format_: Format = "table",
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Also pixel AUROC and AUPRO, where masks exist.")
+    ] = False,
+) -> None:
+    """Measure detection, each figure beside its trivial baseline.
+
+    Example: ganad evaluate scores
+    """
+    from pipelines.cli.evaluate import evaluate as run
+
+    run(table, labels=labels, format=format_, pixels=pixels)
+
+
+@stops_promptly
+def report(
+    table: Annotated[str, typer.Argument(help="A score table.")],
+    out: Annotated[str, typer.Option("--out", help="HTML file to write.")],
+    num_worst: Annotated[int, typer.Option("--top", min=1, help="Images to show.")] = 24,
+) -> None:
+    """Write a page to look at: the worst images with their heat maps, histogram, failures.
+
+    Example: ganad report scores --out report.html
+    """
+    from pipelines.cli.report import report as run
+
+    run(table, out, num_worst=num_worst)
+    say(f"wrote {out}")
+
+
+@stops_promptly
+def show(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A saved model or score table.")],
+) -> None:
+    """What a model was trained on and how it is calibrated; how far a table is, what was slow.
+
+    Example: ganad show scores
+    """
+    from pipelines.cli.show import show as run
+
+    run(folder)

@@ -1,0 +1,102 @@
+"""Standard output that says what is wrong with it: a full disk, an encoding without the character.
+
+Python would report these as a traceback, or after the program's end with a status of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from ganad.errors import OutputError
+
+CLOSED_PIPE = 141
+"""Exit status of a program whose reader has gone, as shells give it: 128 + SIGPIPE."""
+
+
+@contextmanager
+def checked_stdout() -> Iterator[None]:
+    """While it lasts, what goes wrong with standard output raises OutputError; a reader that has
+    gone (`| head`) ends the program in silence."""
+    before = sys.stdout
+    sys.stdout = _Checked(before)
+    try:
+        yield
+        sys.stdout.flush()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    finally:
+        sys.stdout = before
+
+
+class _Checked:
+    """A stream that translates errors of writing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with _translated(self._stream):
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _translated(self._stream):
+            self._stream.flush()
+
+    @property
+    def buffer(self) -> _CheckedBytes:
+        return _CheckedBytes(self._stream)
+
+
+class _CheckedBytes:
+    """The bytes below, for formats that are not text."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, data: bytes) -> int:
+        with _translated(self._stream):
+            return self._stream.buffer.write(data)
+
+    def flush(self) -> None:
+        with _translated(self._stream):
+            self._stream.buffer.flush()
+
+
+@contextmanager
+def _translated(stream: TextIO) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        shown = error.object[error.start : error.end][:1].encode("unicode_escape").decode()
+        raise OutputError(
+            f"standard output cannot hold {shown} (its encoding is {stream.encoding}): set "
+            f"PYTHONIOENCODING=utf-8"
+        ) from None
+    except OSError as error:
+        _discard(stream)
+        if error.errno == errno.EPIPE:
+            sys.exit(CLOSED_PIPE)
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        raise OutputError(
+            f"standard output cannot be written ({reason}): send it to another place"
+        ) from None
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is still in the buffer nowhere, or Python would fail on it again at its end."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
