@@ -20,11 +20,11 @@ import ray
 
 from ganad.archive.listing import list_images
 from ganad.detectors import configure
-from ganad.errors import TrainingError
+from ganad.errors import GanadError, TrainingError
 from ganad.scores.baselines import mean_brightness, trivial_scores
 from ganad.scores.metrics import ranking
 from pipelines.benchmark.budget import Budget
-from pipelines.benchmark.data import DataSet, labelled_rows, open_data_set
+from pipelines.benchmark.data import DataSet, open_data_set, tested_rows
 from pipelines.benchmark.run import fit_and_score
 from pipelines.cluster.connection import connected
 from pipelines.console.progress import say
@@ -44,10 +44,11 @@ SCHEMA = pa.schema(
         ("train_s", pa.float64()),
         ("train_images_per_s", pa.float64()),
         ("score_images_per_s", pa.float64()),
+        ("error", pa.string()),
     ]
 )
 """label: null for all kinds of defect together. Seconds and rates are of one core's time (see
-fit_and_score)."""
+fit_and_score). error: why a run has no figures."""
 
 
 def accuracy(
@@ -58,6 +59,7 @@ def accuracy(
     settings: Sequence[str],
     data: str,
     *,
+    normal: Sequence[str] = (),
     budget: str | None = None,
     cores: int = 1,
     debug: bool = False,
@@ -66,11 +68,12 @@ def accuracy(
 
     budget names a file of settings by detector (see pipelines.benchmark.budget); settings are
     config keys as for `ganad train --set`, for all detectors. cores: threads of a run; each takes
-    a GPU where there are some. Writes OUT/accuracy.parquet (a row per run and kind of defect) and
-    OUT/accuracy.md (means ± standard deviation over seeds); returns the former.
+    a GPU where there are some. normal: labels of the normal test images of folders. A run that
+    fails does not stop the others. Writes OUT/accuracy.parquet (a row per run and kind of defect)
+    and OUT/accuracy.md (means ± standard deviation over seeds); returns the former.
     """
     folder = Path(out).absolute()
-    chosen = [open_data_set(name, Path(data), folder / "data") for name in data_sets]
+    chosen = [open_data_set(name, Path(data), folder / "data", normal) for name in data_sets]
     budgets = Budget.read(budget, settings, Path(data).absolute())
     runs = [(one, name, seed) for one in chosen for name in detectors for seed in seeds]
     # All configs are looked at before anything is computed.
@@ -78,11 +81,18 @@ def accuracy(
     for _, name, _, values in plans:
         configure(budgets.detector(name), values)
     results = [_result(folder, one, name, seed) for one, name, seed in runs]
-    trivial = [row for one in chosen for row in _trivial(one)]
+    trivial, failed = [], []
+    for one in chosen:
+        try:
+            trivial += _trivial(one)
+        except GanadError as error:
+            say(str(error))
+            failed += [_failure(*run, str(error)) for run in runs if run[0] == one]
+            plans = [plan for plan in plans if plan[0] != one]
     with connected(debug):
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         task = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=3)(fit_and_score)
-        waiting, failed = {}, []
+        waiting = {}
         for one, name, seed, values in plans:
             if not _result(folder, one, name, seed).exists():
                 waiting[task.remote(one, budgets.detector(name), values, cores)] = (one, name, seed)
@@ -92,8 +102,8 @@ def accuracy(
             try:
                 found = ray.get(done)
             except ray.exceptions.RayTaskError as error:
-                failed.append(f"{one.name}, {name}, seed {seed}: {error.cause}")
-                say(failed[-1])
+                failed.append(_failure(one, name, seed, str(error.cause)))
+                say(f"{one.name}, {name}, seed {seed}: {error.cause}")
                 continue
             known = {"data": one.name, "detector": name, "seed": seed}
             known["settings"] = budgets.shown(name)
@@ -102,11 +112,15 @@ def accuracy(
                 f"{one.name}, {name}, seed {seed}: AUROC {found[0]['auroc']:.3f} "
                 f"({len(waiting)} runs to go)"
             )
-            _write(trivial, results, folder)
-    table = _write(trivial, results, folder)
+            _write(trivial, results, failed, folder)
+    table = _write(trivial, results, failed, folder)
     if failed:
-        raise TrainingError(f"{len(failed)} runs failed, the first: {failed[0]}")
+        raise TrainingError(f"{len(failed)} runs failed, the first: {failed[0]['error']}")
     return table
+
+
+def _failure(chosen: DataSet, detector: str, seed: int, error: str) -> dict[str, Any]:
+    return {"data": chosen.name, "detector": detector, "seed": seed, "error": error}
 
 
 def _result(folder: Path, chosen: DataSet, detector: str, seed: int) -> Path:
@@ -124,7 +138,7 @@ def _keep(place: Path, rows: list[dict[str, Any]]) -> None:
 
 def _trivial(chosen: DataSet) -> list[dict[str, Any]]:
     levels, _ = mean_brightness(list(list_images([chosen.train])))
-    test = labelled_rows(chosen.test)
+    test = tested_rows(chosen)
     tested, ids = mean_brightness(test)
     abnormal = {row["image_id"]: bool(row["abnormal"]) for row in test}
     truth = np.array([abnormal[one] for one in ids])
@@ -147,10 +161,13 @@ def _trivial(chosen: DataSet) -> list[dict[str, Any]]:
     return rows
 
 
-def _write(trivial: list[dict[str, Any]], results: list[Path], folder: Path) -> pa.Table:
+def _write(
+    trivial: list[dict[str, Any]], results: list[Path], failed: list[dict[str, Any]], folder: Path
+) -> pa.Table:
     rows = trivial + [
         row for place in results if place.exists() for row in json.loads(place.read_text())
     ]
+    rows += failed
     table = pa.Table.from_pylist(
         [{column: row.get(column) for column in SCHEMA.names} for row in rows], schema=SCHEMA
     )
@@ -161,7 +178,8 @@ def _write(trivial: list[dict[str, Any]], results: list[Path], folder: Path) -> 
 
 
 def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """A line per data set and detector: mean ± sample standard deviation over seeds."""
+    """A line per data set and detector: mean ± sample standard deviation over seeds, or why there
+    is none."""
     lines = [
         "| data | detector | budget | seeds | AUROC | AUPR | anomaly ratio | training s "
         "| images/s trained | images/s scored |",
@@ -172,15 +190,22 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
         if row.get("label") is None:
             groups.setdefault((row["data"], row["detector"]), []).append(row)
     for (data, detector), group in groups.items():
+        good = [row for row in group if not row.get("error")]
+        if not good:
+            why = group[0]["error"].replace("|", "¦").replace("\n", " ")
+            lines.append(
+                f"| {data} | {detector} | | 0 of {len(group)} | failed: {why} |" + " |" * 5
+            )
+            continue
         cells = [
             data,
             detector,
-            group[0].get("settings", ""),
-            str(len(group)),
-            _spread([row["auroc"] for row in group]),
-            _spread([row["aupr"] for row in group]),
-            f"{group[0]['anomaly_ratio']:.3f}",
-            *(_mean(group, key) for key in ("train_s", "train_images_per_s", "score_images_per_s")),
+            good[0].get("settings", ""),
+            str(len(good)) if good == group else f"{len(good)} of {len(group)}",
+            _spread([row["auroc"] for row in good]),
+            _spread([row["aupr"] for row in good]),
+            f"{good[0]['anomaly_ratio']:.3f}",
+            *(_mean(good, key) for key in ("train_s", "train_images_per_s", "score_images_per_s")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from ganad.errors import ArchiveError, ConfigError
 from pipelines.benchmark.digits import write_digits
 
 Labelled = Iterable[tuple[np.ndarray, str]]
+SHOWN_LABELS = 8
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,13 @@ class DataSet:
     """Size and channels that suit the images."""
     types: tuple[str, ...] = ()
     """Labels of the normal sub-types, where the training images carry them."""
+    normal: tuple[str, ...] = ()
+    """Labels of the normal test images, where their folders do not say it."""
 
 
-def open_data_set(name: str, data: Path, work: Path) -> DataSet:
+def open_data_set(name: str, data: Path, work: Path, normal: Sequence[str] = ()) -> DataSet:
     """Find or make the data set; data is the folder of downloaded sets, work the place for files.
+    normal: labels of the normal test images of a folder.
 
     Raises ConfigError for an unknown name and ArchiveError where its files are missing.
     """
@@ -71,14 +75,31 @@ def open_data_set(name: str, data: Path, work: Path) -> DataSet:
         "train: its train folder; test: its test folder",
         str(root / "train"),
         str(root / "test"),
+        normal=tuple(normal),
     )
 
 
 def labelled_rows(source: str) -> list[Row]:
-    """The rows of a source, labelled as ganad index labels them: of a tar's members one alone does
-    not tell what is abnormal."""
+    """The rows of a source, labelled as ganad index labels them: one member of a tar alone does not
+    tell what is abnormal."""
     with tempfile.TemporaryDirectory() as folder:
         return list(write_manifest([source], f"{folder}/manifest").table().to_pylist())
+
+
+def tested_rows(chosen: DataSet) -> list[Row]:
+    """The test images of a data set. Raises ConfigError unless some are known to be normal and
+    others abnormal."""
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = write_manifest([chosen.test], f"{folder}/manifest", normal=chosen.normal)
+        rows = list(manifest.table().to_pylist())
+    labels = ", ".join(sorted({str(row["label"]) for row in rows})[:SHOWN_LABELS])
+    for value, word in ((False, "normal"), (True, "abnormal")):
+        if not any(row["abnormal"] is value for row in rows):
+            raise ConfigError(
+                f"{chosen.name} has no test image that is known to be {word} (its labels: "
+                f"{labels}): say which labels are normal by --normal"
+            )
+    return [row for row in rows if row["abnormal"] is not None]
 
 
 def _digits(name: str, digit: int, work: Path) -> DataSet:

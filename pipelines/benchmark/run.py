@@ -14,7 +14,7 @@ from ganad.scores.evaluation import by_kind
 from ganad.scores.metrics import ranking
 from ganad.training.fit import fit
 from ganad.training.trainer import Progress
-from pipelines.benchmark.data import DataSet, labelled_rows
+from pipelines.benchmark.data import DataSet, tested_rows
 
 
 def fit_and_score(
@@ -33,7 +33,7 @@ def fit_and_score(
     model = fit(detector, chosen.train, on_progress=latest.append, **values)
     train_s = clock() - began
     model.detector.to("cuda" if torch.cuda.is_available() else "cpu")
-    rows = labelled_rows(chosen.test)
+    rows = tested_rows(chosen)
     scores, score_s = [], 0.0
     for decoded, ids in from_rows(rows, model.preprocessing):
         began = clock()

@@ -28,6 +28,9 @@ def accuracy(
     budget: Annotated[
         str | None, typer.Option(help="Settings by detector: digits, mnist, tile or a TOML file.")
     ] = None,
+    normal: Annotated[
+        str, typer.Option(help="Labels of folders' normal test images, comma-separated.")
+    ] = "",
     cores: Annotated[int, typer.Option(min=1, help="Threads of each run.")] = 1,
     data: Annotated[str, typer.Option(help="Folder of downloaded image sets.")] = "../shared/data",
     debug: Debug = False,
@@ -38,18 +41,22 @@ def accuracy(
     """
     from pipelines.benchmark.accuracy import accuracy as run
 
-    run(
-        out,
-        words(detectors),
-        words(data_sets),
-        [int(seed) for seed in words(seeds)],
-        set_ or [],
-        data,
-        budget=budget,
-        cores=cores,
-        debug=debug,
-    )
-    print((Path(out) / "accuracy.md").read_text())
+    try:
+        run(
+            out,
+            words(detectors),
+            words(data_sets),
+            [int(seed) for seed in words(seeds)],
+            set_ or [],
+            data,
+            normal=words(normal),
+            budget=budget,
+            cores=cores,
+            debug=debug,
+        )
+    finally:  # with the runs that failed
+        if (Path(out) / "accuracy.md").exists():
+            print((Path(out) / "accuracy.md").read_text())
 
 
 @benchmarks.command()

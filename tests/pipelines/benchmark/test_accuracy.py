@@ -1,12 +1,13 @@
 """The benchmarks, on data small enough for a test."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ganad import fit
-from ganad.errors import ArchiveError, ConfigError
+from ganad.errors import ArchiveError, ConfigError, TrainingError
 from pipelines.benchmark.accuracy import accuracy, as_markdown
 from pipelines.benchmark.data import labelled_rows, open_data_set
 from pipelines.benchmark.patches import patches
@@ -38,6 +39,32 @@ def test_accuracy_stands_beside_trivial_detectors_and_resumes(
     assert run().to_pylist() == first
     assert "training" not in capsys.readouterr().err
     assert "| ganomaly | image_size=16" in (tmp_path / "accuracy.md").read_text()
+
+
+def test_a_set_whose_normal_images_are_not_known_fails_alone(
+    ray_cluster: None, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbered = tmp_path / "numbered"
+    shutil.copytree(image_folder / "train", numbered / "train")
+    shutil.copytree(image_folder / "test" / "good", numbered / "test" / "0")
+    shutil.copytree(image_folder / "test" / "crack", numbered / "test" / "1")
+
+    def run(out: str, sets: list[Path], **options: Any) -> Any:
+        place = str(tmp_path / out)
+        return accuracy(place, ["ganomaly"], list(map(str, sets)), [0], SMALL, "no", **options)
+
+    message = (
+        r"numbered has no test image that is known to be normal \(its labels: 0, 1\): say which "
+        r"labels are normal by --normal"
+    )
+    with pytest.raises(TrainingError, match=f"^1 runs failed, the first: {message}$"):
+        run("mixed", [numbered, image_folder])
+    text = (tmp_path / "mixed" / "accuracy.md").read_text()
+    assert "| numbered | ganomaly | | 0 of 1 | failed: numbered has no test image" in text
+    assert f"| {image_folder.name} | ganomaly | image_size=16" in text
+    assert "numbered has no test image" in capsys.readouterr().err
+    (*_, row) = run("told", [numbered], normal=["0"]).to_pylist()
+    assert (row["num"], row["num_abnormal"], row["error"]) == (16, 8, None)
 
 
 def test_means_come_with_their_spread() -> None:
