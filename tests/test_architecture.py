@@ -71,9 +71,8 @@ DISTRIBUTIONS = {
 
 
 def room_of(module: str) -> str:
-    """ganad.detectors.gan.alad -> ganad.detectors. ganad.losses_bigan is part of ganad.losses."""
-    room = ".".join(module.split(".")[:2])
-    return "ganad.losses" if room.startswith("ganad.losses_") else room
+    """ganad.detectors.gan.alad -> ganad.detectors"""
+    return ".".join(module.split(".")[:2])
 
 
 def python_files(*folders: str) -> list[Path]:

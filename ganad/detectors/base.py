@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -16,18 +17,34 @@ from ganad.batch import patches
 from ganad.batch.config import PatchConfig, corners
 from ganad.batch.fixed import fixed
 from ganad.batch.ranks import Ranks
-from ganad.detectors.config import DetectorConfig, GradientConfig
-from ganad.detectors.precision import data_type
+from ganad.detectors.config import DetectorConfig, GradientConfig, Precision
+
+
+@cache
+def has_fast_bfloat16(device_type: str) -> bool:
+    """True if the hardware computes in bfloat16; emulated, it takes 10 to 80 times float32."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    instructions = torch.cpu.get_capabilities()
+    return bool(instructions.get("avx512_bf16") or instructions.get("amx_bf16"))
+
+
+def data_type(precision: Precision, device: torch.device) -> torch.dtype:
+    """The type that forward passes compute in on the device."""
+    if precision == "auto":
+        return torch.bfloat16 if has_fast_bfloat16(device.type) else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
 
 ConfigT = TypeVar("ConfigT", bound=DetectorConfig)
 GROUP_PATCHES, GROUP_PIXELS = 1024, 2**24
-"""Windows, and pixels of whole images, that are scored together: enough to fill batches with the
-windows of many images, and little enough for the memory."""
+"""Most windows, and most pixels of whole images, that are scored together: enough to fill batches
+with the windows of many images, and little enough for the memory."""
 
 
 @dataclass
 class Scores:
-    """What a detector says of n images.
+    """The scores of n images.
 
     score: float64 (n,), larger = more anomalous.
     terms: the named parts of the score, each float64 (n,).
@@ -60,6 +77,30 @@ class Scores:
         )
 
 
+@dataclass
+class BatchScores:
+    """The scores of one batch, as the networks give them: tensors of any precision and device.
+
+    Fields as in Scores.
+    """
+
+    score: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    maps: Tensor | None = None
+
+    def head(self, num: int) -> Scores:
+        """The first num images, as arrays."""
+        return Scores(
+            _array(self.score[:num].double()),
+            {name: _array(term[:num].double()) for name, term in self.terms.items()},
+            None if self.maps is None else _array(self.maps[:num].float()),
+        )
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
 class Detector(nn.Module, Generic[ConfigT]):
     """A config plus networks, and a score that depends on the model and one image alone.
 
@@ -77,8 +118,8 @@ class Detector(nn.Module, Generic[ConfigT]):
     bad_at: ClassVar[str]
     Config: ClassVar[type[DetectorConfig]]
     scoring_batch: ClassVar[int] = 32
-    """Images per forward pass when scoring. Fixed, the last batch padded: the kernels that a
-    processor picks depend on the batch's size, and with them the last bits of a score."""
+    """Images per forward pass when scoring. Fixed, the last batch padded: processors choose kernels
+    by the batch's size, and the last bits of a score depend on the kernel."""
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__()
@@ -131,19 +172,19 @@ class Detector(nn.Module, Generic[ConfigT]):
             self.train(was_training)
 
     def facts(self) -> dict[str, Any]:
-        """What a saved model records beside its config, such as the digest of a backbone."""
+        """Facts that a saved model records beside its config, such as the digest of a backbone."""
         return {}
 
     @abstractmethod
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         """Score uint8 images (n, c, h, w); called in eval mode, without gradients.
 
         ids name the images: a method that draws noise seeds it by (config.seed, id).
         """
 
     def patches(self, images: Tensor) -> Tensor:
-        """Images as the networks see them: cut into windows, those of an image one after another,
-        or as they are."""
+        """The inputs of the networks: the windows of the images, those of an image one after
+        another, or without patches the images themselves."""
         return images if self.config.patch is None else patches.cut(images, self.config.patch)
 
     def score(self, images: Tensor, ids: Sequence[str] | None = None, maps: bool = False) -> Scores:
@@ -197,39 +238,39 @@ Update = Callable[[str, Tensor], None]
 """update(optimiser name, loss): one backward pass into that optimiser's parameters alone (every
 one of them must take part), gradients averaged over workers, one step. The graph is kept, so that
 one forward pass can serve several updates. The loss is the mean over this worker's images, or a
-value that all workers have alike."""
+value that is the same on all workers."""
 
 
 @dataclass
 class Step:
-    """What the training loop hands to a training step."""
+    """The training loop's side of one training step."""
 
     update: Update
     number: int
     """Steps done before this one."""
     total: int
     mean: Callable[[Tensor], float]
-    """The mean of a scalar over all workers: what they must decide on together."""
+    """The mean of a scalar over all workers, for decisions that they must take together."""
     reset_optimizer: Callable[[str], None]
-    """Forget an optimiser's moments (after its network is re-initialised)."""
+    """Forget an optimiser's moments (after its network is reinitialized)."""
     event: Callable[[str], None]
     """Report something the user should know; stored with the step in the training history."""
     ranks: Ranks = field(default_factory=Ranks)
-    """The workers that share the batch. All noise is drawn by it, and what is a mean over the batch
-    but not a loss goes through it: N workers then make the steps of one."""
+    """The workers that share the batch. They draw all noise and take every mean over the batch that
+    is not a loss through it, so that N workers make the steps of one."""
     labels: Tensor | None = None
-    """For each image what label_numbers made of its label, int64 (n,), if it made anything."""
+    """The label numbers of the images (see label_numbers), int64 (n,), or None."""
 
 
 class GradientDetector(Detector[GradientConfigT]):
     """A detector whose networks are trained step by step."""
 
     num_validated: ClassVar[int] = 256
-    """Held-out images, at the most, that are scored after each epoch."""
+    """Held-out images that are scored after each epoch, at most."""
 
     def label_numbers(self, labels: Sequence[str | None]) -> Tensor | None:
         """Labels of the training images -> int64 (n,), for a method that learns from the types of
-        normal images; None for the others."""
+        normal images; None for all others."""
         return None
 
     @abstractmethod

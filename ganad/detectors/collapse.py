@@ -1,4 +1,4 @@
-"""Ways in which training goes wrong without an error, and what is done about them."""
+"""Guards against ways in which training goes wrong without an error."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ganad.detectors.config import GradientConfig
 from ganad.errors import TrainingError
 
 COLLAPSED = 1e-5
-"""A discriminator's loss below this leaves its opponents no gradient."""
+"""A discriminator with a loss below this leaves its opponents no gradient."""
 MAX_RESETS = 20
 
 
 class Guarded(Protocol):
-    """A detector that counts in a buffer how often a discriminator of its was drawn anew."""
+    """A detector with a buffer that counts discriminator resets."""
 
     name: ClassVar[str]
     num_resets: Tensor
@@ -28,33 +28,31 @@ class Guarded(Protocol):
     def config(self) -> GradientConfig: ...
 
 
-def redraw_if_collapsed(
+def reset_if_collapsed(
     detector: Guarded,
     discriminator: nn.Module,
     loss: Tensor,
     step: Step,
-    draw: Callable[[nn.Module], object],
+    initialize: Callable[[nn.Module], object],
     optimizer: str = "discriminator",
 ) -> None:
-    """Redraw the discriminator if its loss, over all workers, is below COLLAPSED.
+    """Reset the discriminator if its loss, over all workers, is below COLLAPSED.
 
-    A loss that is no number is left to the training loop, which refuses it.
+    A loss that is not a number is left to the training loop, which raises for it.
     """
     if step.mean(loss) < COLLAPSED:
-        redraw(detector, discriminator, step, draw, optimizer)
+        reset(detector, discriminator, step, initialize, optimizer)
 
 
-def redraw(
+def reset(
     detector: Guarded,
     discriminator: nn.Module,
     step: Step,
-    draw: Callable[[nn.Module], object],
+    initialize: Callable[[nn.Module], object],
     optimizer: str = "discriminator",
 ) -> None:
-    """Let draw give the discriminator first weights again, and forget its optimiser's moments.
-
-    Raises TrainingError after MAX_RESETS times.
-    """
+    """Let initialize give the discriminator first weights again, and forget its optimiser's
+    moments. Raises TrainingError after MAX_RESETS times."""
     detector.num_resets += 1
     if detector.num_resets > MAX_RESETS:
         raise TrainingError(
@@ -66,21 +64,21 @@ def redraw(
         torch.manual_seed(detector.config.seed + step.number)
         device = next(discriminator.parameters()).device
         discriminator.cpu()
-        draw(discriminator)
+        initialize(discriminator)
         discriminator.to(device)
     step.reset_optimizer(optimizer)
-    step.event(f"{optimizer} collapsed (loss < {COLLAPSED}) and was drawn anew")
+    step.event(f"{optimizer} collapsed (loss < {COLLAPSED}) and was reinitialized")
 
 
 def report_if_useless(images: Tensor, x_hat: Tensor, step: Step) -> None:
-    """At the last step, report reconstructions that are worse than one image for all would be."""
+    """At the last step, report reconstructions that are worse than the mean image for all."""
     if step.number + 1 < step.total:
         return
     mean = step.ranks.batch_mean(images).expand_as(images)
-    ours, theirs = (step.mean(losses.contextual(images, other)) for other in (x_hat, mean))
-    if ours > theirs:
+    error, baseline = (step.mean(losses.absolute_error(images, other)) for other in (x_hat, mean))
+    if error > baseline:
         step.event(
             f"reconstructions are further from the images than their mean image is "
-            f"(mean |x - x̂| {ours:.3g} against {theirs:.3g}): train for more epochs or change "
+            f"(mean |x - x̂| {error:.3g} against {baseline:.3g}): train for more epochs or change "
             f"learning_rate"
         )

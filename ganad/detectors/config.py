@@ -27,18 +27,18 @@ class DetectorConfig(BaseModel):
     image_size: int = Field(default=64, ge=8, le=8192)
     """Side in pixels of the square that images are resized to; the aspect ratio is not kept."""
     patch: PatchConfig | None = None
-    """patch.size and so on: the networks see windows of the image, in which small defects are not
-    small. Left out = they see the whole image."""
+    """patch.size and so on: the networks see windows of the image, where a small defect is large.
+    Left out = they see the whole image."""
     channels: Literal[1, 3] = 3
     """1 = grey, 3 = RGB."""
     batch_size: int = Field(default=64, ge=1)
     """Images per step over all workers together."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Fixes initial weights, data order, noise and the split. 0 is a seed like any other."""
+    """Fixes first weights, data order, noise and the split. 0 is a seed like any other."""
     precision: Precision = "auto"
-    """Of the forward pass (autocast); weights, losses and scores stay float32 or better. auto:
-    bfloat16 where the processor or GPU has instructions for it, else float32. Name one if the
-    machines of a cluster differ and their scores may not, in the fourth digit."""
+    """Precision of the forward pass (autocast); weights, losses and scores stay float32 or better.
+    auto: bfloat16 where the processor or GPU has instructions for it, else float32. Name one if
+    the machines of a cluster differ: scores would differ in the fourth digit."""
 
     @property
     def input_size(self) -> int:
@@ -55,7 +55,7 @@ class DetectorConfig(BaseModel):
         size, patch = self.input_size, self.patch
         if not self.smallest_input <= size <= self.largest_input:
             raise ConfigError(
-                f"{self.input_key}={size} is no size for this method: "
+                f"{self.input_key}={size} is not a size that this method takes: "
                 f"use {self.smallest_input} to {self.largest_input}"
             )
         if patch is None:
@@ -67,7 +67,7 @@ class DetectorConfig(BaseModel):
             )
         if patch.stride is not None and patch.stride > size:
             raise ConfigError(
-                f"patch.stride={patch.stride} would leave pixels unseen: use {size} at the most"
+                f"patch.stride={patch.stride} would leave pixels unseen: use at most {size}"
             )
         num = len(corners(self.image_size, patch))
         if patch.pool == "top_k" and patch.top_k > num:
@@ -78,11 +78,11 @@ class DetectorConfig(BaseModel):
 
 
 class GradientConfig(DetectorConfig):
-    """Keys that every method trained by gradient has."""
+    """Keys of every method trained by gradient."""
 
     epochs: int = Field(default=15, ge=1)
-    """Passes over the training images; fixed in advance, the last checkpoint is the result."""
+    """Passes over the training images; fixed in advance: the last weights are the result."""
     learning_rate: float = Field(default=2e-4, gt=0)
-    """Of every optimiser."""
+    """Learning rate of every optimiser."""
     augment: Augment = Augment()
     """How training images are varied."""

@@ -1,4 +1,5 @@
-"""The convolutional pyramid of DCGAN in the 4×4-kernel form that GANomaly and its kin use."""
+"""The networks of DCGAN (Radford et al. 2016) in the 4×4-kernel form of GANomaly and its relatives:
+encoder, decoder and discriminator, the generator from z, and their first weights."""
 
 from __future__ import annotations
 
@@ -75,3 +76,54 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(images)
         return self.classifier(features).flatten(), features
+
+
+class Generator(nn.Module):
+    """Codes (n, latent) -> images (n, channels, S, S) in [-1, 1].
+
+    T(4,1,0,w·S/8) BN ReLU, then T(4,2,1,·/2) BN ReLU down to w channels, then T(4,2,1,channels)
+    tanh. With w = 64, S = 64 has the widths 512, 256, 128, 64 of AnoGAN, S = 32 has 256, 128, 64.
+    """
+
+    def __init__(self, image_size: int, channels: int, width: int, latent: int) -> None:
+        super().__init__()
+        layers = list(decoder(image_size, channels, width, latent))
+        # Only the last convolution has a bias: batch normalisation would undo it in the others.
+        layers[-2] = nn.ConvTranspose2d(width, channels, 4, 2, 1)
+        self.layers = nn.Sequential(*layers)
+        dcgan_init(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z[:, :, None, None])
+
+
+def opponent(image_size: int, channels: int, width: int, layer_norm: bool) -> Discriminator:
+    """Images -> (logit (n,), features (n, w·S/8, 4, 4)).
+
+    layer_norm takes the place of batch normalisation for the gradient penalty, which is a
+    condition on each image by itself (Gulrajani et al. 2017, §4): one group over C, H and W with
+    a scale and shift per channel.
+    """
+    discriminator = Discriminator(image_size, channels, width)
+    wide = width * image_size // 8
+    discriminator.classifier = nn.Conv2d(wide, 1, 4)
+    if layer_norm:
+        layers = discriminator.features
+        for i, layer in enumerate(layers):
+            if isinstance(layer, nn.BatchNorm2d):
+                layers[i] = nn.GroupNorm(1, layer.num_features)
+    dcgan_init(discriminator)
+    return discriminator
+
+
+def dcgan_init(module: nn.Module) -> None:
+    """Convolutions N(0, .02), batch-norm scale N(1, .02), shift 0 (Radford et al. 2016, §3)."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(part.weight, 0.0, 0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, 1.0, 0.02)
+            nn.init.zeros_(part.bias)
+            part.reset_running_stats()

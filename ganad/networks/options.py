@@ -1,4 +1,4 @@
-"""What a config can ask of the shared networks: image sizes and named choices. Imports no torch."""
+"""The image sizes and named choices of the shared networks. Imports no torch, for configs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from typing import Literal
 from ganad.errors import ConfigError
 
 LatentRange = Literal["none", "tanh", "3tanh", "0.5tanh", "clip", "3clip", "0.5clip"]
-"""What keeps E(x) where G was trained (z_reg in the authors' code)."""
+"""How E(x) is kept in the range where G was trained (z_reg in the authors' code)."""
 BIGAN_SIZES = (16, 28, 32, 64, 128, 256)
 """Sides in pixels that the networks of ganad.networks.bigan take."""
 
 
 def check_size(size: int, key: str = "image_size", smallest: int = 16, largest: int = 256) -> None:
-    """Raise ConfigError unless size is 4·2^m within the bounds, which the pyramids need.
-
-    key: the config key that the size comes from.
-    """
+    """Raise ConfigError unless size, which comes from the config key `key`, is 4·2^m within the
+    bounds, as the pyramids need it."""
     sizes = [4 * 2**m for m in range(1, 12) if smallest <= 4 * 2**m <= largest]
     if size not in sizes:
         raise ConfigError(

@@ -13,29 +13,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from ganad import losses, losses_conditional
-from ganad.detectors.base import GradientDetector, Scores, Step
-from ganad.detectors.collapse import redraw_if_collapsed
-from ganad.detectors.gan.conditional_networks import (
-    ConditionalDiscriminator,
-    ConditionalGenerator,
-    discriminator_init,
-)
+from ganad import losses
+from ganad.detectors.base import BatchScores, Step
+from ganad.detectors.collapse import reset_if_collapsed
+from ganad.detectors.gan.base import GanDetector
 from ganad.detectors.gan.config import AcganConfig
 from ganad.errors import TrainingError
+from ganad.networks.dcgan import LEAK, dcgan_init
 
 
-class Acgan(GradientDetector[AcganConfig]):
+class Acgan(GanDetector[AcganConfig]):
     name = "acgan"
     summary = "class-conditional GAN; score = how unlike any of the normal types D finds an image"
     paper = "Odena et al., ACGAN, ICML 2017; Miyato and Koyama, projection discriminator, ICLR 2018"
     good_at = "several labelled types of normal image in one model"
     bad_at = "a single type, where only D's judgement is left; small defects; it has no maps"
     Config = AcganConfig
-    num_resets: Tensor
-    """How often the discriminator was drawn anew; a buffer, so that it survives a resume."""
 
     def __init__(self, config: AcganConfig) -> None:
         super().__init__(config)
@@ -53,15 +49,11 @@ class Acgan(GradientDetector[AcganConfig]):
             auxiliary=config.head == "acgan",
         )
         discriminator_init(self.discriminator)
-        self.register_buffer("num_resets", torch.zeros((), dtype=torch.long))
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        rate, betas = self.config.learning_rate, (self.config.beta1, 0.999)
         return {
-            "generator": torch.optim.Adam(self.generator.parameters(), lr=rate, betas=betas),
-            "discriminator": torch.optim.Adam(
-                self.discriminator.parameters(), lr=rate, betas=betas
-            ),
+            "generator": self.adam(self.generator),
+            "discriminator": self.adam(self.discriminator),
         }
 
     def label_numbers(self, labels: Sequence[str | None]) -> Tensor:
@@ -103,21 +95,21 @@ class Acgan(GradientDetector[AcganConfig]):
         # which a score must not know, and D in eval mode would rate fakes above real images.
         source_logits, class_logits = self.discriminator(torch.cat([images, fakes]))
         twice = torch.cat([labels, labels])
-        real, fake = losses_conditional.of_class(source_logits, twice).chunk(2)
+        real, fake = losses.of_class(source_logits, twice).chunk(2)
         real_classes, fake_classes = class_logits.chunk(2)
 
-        adversarial = losses.generator_bce(fake)
-        source = losses.discriminator_bce(real, fake)
+        adversarial = losses.called_real(fake)
+        source = 0.5 * losses.discriminator_bce(real, fake)
         generator_loss, discriminator_loss = adversarial, source
         report = {"adversarial": adversarial, "source": source}
         if self.config.head == "acgan":
             weight = self.config.w_class
-            report["class"] = losses_conditional.classification(real_classes, fake_classes, labels)
+            report["class"] = losses.classification(real_classes, fake_classes, labels)
             generator_loss = losses.total([(1.0, adversarial), (weight, report["class"])])
             discriminator_loss = losses.total([(1.0, source), (weight, report["class"])])
         step.update("generator", generator_loss)
         step.update("discriminator", discriminator_loss)
-        redraw_if_collapsed(self, self.discriminator, source, step, discriminator_init)
+        reset_if_collapsed(self, self.discriminator, source, step, discriminator_init)
         report |= {"generator": generator_loss, "discriminator": discriminator_loss}
         return {name: loss.detach() for name, loss in report.items()}
 
@@ -128,14 +120,161 @@ class Acgan(GradientDetector[AcganConfig]):
         noise = torch.randn(len(images), self.config.latent, 1, 1, generator=generator)
         return self.generator(noise.to(images.device), labels)
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         x = self.prepare(images)
         with self.autocast():
             real, classes = self.discriminator(x)
-        values = {
-            "source": losses_conditional.source_surprise(real),
-            "class": losses_conditional.class_surprise(classes),
-            "combined": losses_conditional.joint_surprise(real, classes),
+        terms = {
+            "source": losses.source_surprise(real),
+            "class": losses.class_surprise(classes),
+            "combined": losses.joint_surprise(real, classes),
         }
-        terms = {name: value.double().cpu().numpy() for name, value in values.items()}
-        return Scores(terms[self.config.score], terms)
+        return BatchScores(terms[self.config.score], terms)
+
+
+# Networks: ACGAN's pyramids (Odena et al. 2017, appendix A) with conditional batch-norm and a
+# choice of heads.
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch-norm whose scale and shift are looked up by class (Dumoulin et al. 2017, §2.2)."""
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(features, affine=False)
+        self.scale = nn.Embedding(num_classes, features)
+        self.shift = nn.Embedding(num_classes, features)
+        nn.init.ones_(self.scale.weight)
+        nn.init.zeros_(self.shift.weight)
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        scale, shift = self.scale(labels)[:, :, None, None], self.shift(labels)[:, :, None, None]
+        return self.norm(features) * scale + shift
+
+
+class ConditionalGenerator(nn.Module):
+    """Noise n×latent×1×1 and labels n -> images n×channels×S×S in [-1, 1].
+
+    A 4×4 map, then 5×5 transposed convolutions of stride 2. The last hidden layer has `width`
+    features and each before it twice as many, up to 8·width: at 32 pixels 4·, 2· and 1·width, the
+    384, 192 and 96 of the paper.
+    """
+
+    def __init__(
+        self, image_size: int, channels: int, width: int, latent: int, num_classes: int
+    ) -> None:
+        super().__init__()
+        num_hidden = image_size.bit_length() - 3  # sides 4 to S/2
+        widths = [width * min(2**i, 8) for i in reversed(range(num_hidden))]
+        convolutions: list[nn.Module] = [nn.ConvTranspose2d(latent, widths[0], 4, bias=False)]
+        for before, after in zip(widths, widths[1:], strict=False):
+            convolutions.append(nn.ConvTranspose2d(before, after, 5, 2, 2, 1, bias=False))
+        self.convolutions = nn.ModuleList(convolutions)
+        self.norms = nn.ModuleList(ConditionalBatchNorm2d(wide, num_classes) for wide in widths)
+        self.last = nn.ConvTranspose2d(widths[-1], channels, 5, 2, 2, 1)
+        for part in self.modules():
+            if isinstance(part, nn.ConvTranspose2d):
+                nn.init.normal_(part.weight, 0.0, 0.02)
+        assert self.last.bias is not None
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        hidden = noise
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            hidden = F.relu(norm(convolution(hidden), labels))
+        return self.last(hidden).tanh()
+
+
+def discriminator_features(
+    image_size: int, channels: int, width: int, dropout: float, batch_norm: bool
+) -> tuple[nn.Sequential, int]:
+    """Images -> n×f×4×4, and f: pairs of 3×3 convolutions of stride 2 and 1.
+
+    Each has twice the features of the one before it, `width` to 32·width: at 32 pixels the 16 to
+    512 of the paper. LeakyReLU and dropout after each, batch-norm, if any, in all but the first.
+    """
+    modules: list[nn.Module] = []
+    num_layers = 2 * (image_size.bit_length() - 3)
+    before = channels
+    for layer in range(num_layers):
+        after = width * min(2**layer, 32)
+        normed = batch_norm and layer > 0
+        modules.append(nn.Conv2d(before, after, 3, 2 - layer % 2, 1, bias=not normed))
+        if normed:
+            modules.append(nn.BatchNorm2d(after))
+        modules += [nn.LeakyReLU(LEAK, inplace=True), nn.Dropout(dropout)]
+        before = after
+    return nn.Sequential(*modules), before
+
+
+class ProjectionHead(nn.Module):
+    """Logit of "real, given class c" = ψ·φ + V_c·φ, φ the features summed over space (Miyato and
+    Koyama 2018, eq. 3). Features n×f×4×4 -> (real n×classes, classes n×classes).
+
+    V_c·φ stands for log P(c|x) up to a constant, as far as the generator is well trained (ibid.,
+    eq. 2).
+    """
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.source = nn.Conv2d(features, 1, 1)
+        self.classes = nn.Conv2d(features, num_classes, 1, bias=False)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = features.sum((2, 3), keepdim=True)
+        classes = self.classes(pooled).flatten(1)
+        return self.source(pooled).flatten(1) + classes, classes
+
+
+class AuxiliaryHead(nn.Module):
+    """ACGAN's two linear heads: "real" whatever the class, and log P(c|x) up to a constant.
+
+    Features n×f×4×4 -> (real n×classes, all columns alike; classes n×classes).
+    """
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.source = nn.Conv2d(features, 1, 4)
+        self.classes = nn.Conv2d(features, num_classes, 4)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        classes = self.classes(features).flatten(1)
+        return self.source(features).flatten(1).expand_as(classes), classes
+
+
+class ConditionalDiscriminator(nn.Module):
+    """Images -> (logits of "real, given class c" n×classes, logits of the classes n×classes)."""
+
+    def __init__(
+        self,
+        image_size: int,
+        channels: int,
+        width: int,
+        num_classes: int,
+        dropout: float,
+        batch_norm: bool,
+        auxiliary: bool,
+    ) -> None:
+        super().__init__()
+        self.features, wide = discriminator_features(
+            image_size, channels, width, dropout, batch_norm
+        )
+        head = AuxiliaryHead if auxiliary else ProjectionHead
+        self.head: nn.Module = head(wide, num_classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.head(self.features(images))
+
+
+def discriminator_init(discriminator: nn.Module) -> None:
+    """dcgan_init; without batch-norm, which would rescale them, kernels of the features by fan-in.
+
+    (He et al. 2015, eq. 15: the signal keeps its size through layers of LeakyReLU.)
+    """
+    dcgan_init(discriminator)
+    if any(isinstance(part, nn.BatchNorm2d) for part in discriminator.modules()):
+        return
+    assert isinstance(discriminator.features, nn.Sequential)
+    for part in discriminator.features:
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, LEAK)

@@ -9,55 +9,59 @@ ICDM 2018): a BiGAN held to cycle consistency by two more discriminators.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
-from ganad import losses, losses_bigan
-from ganad.detectors.base import GradientDetector, Scores, Step
-from ganad.detectors.collapse import redraw_if_collapsed, report_if_useless
-from ganad.detectors.gan import alad_networks as alad
+from ganad import losses
+from ganad.detectors.base import BatchScores, Step
+from ganad.detectors.collapse import report_if_useless, reset_if_collapsed
+from ganad.detectors.gan.base import GanDetector
 from ganad.detectors.gan.config import AladConfig
 from ganad.networks.average import Average
-from ganad.networks.bigan import normal_init
+from ganad.networks.bigan import batch_norm_2d, halving, normal_init
+from ganad.networks.dcgan import LEAK
+
+DROPOUT = 0.2
+STD = 0.01
+"""Standard deviation of the first weights."""
+CODE_WIDTHS = (64, 32)
+"""Widths of the layers of the discriminator of code pairs."""
+
+PairAxis = Literal["channels", "height"]
 
 
-class Alad(GradientDetector[AladConfig]):
+class Alad(GanDetector[AladConfig]):
     name = "alad"
     summary = "BiGAN with cycle consistency; score = distance of a discriminator's features"
     paper = "Zenati et al., Adversarially Learned Anomaly Detection, ICDM 2018"
     good_at = "global changes of content, where a plain reconstruction error misleads"
     bad_at = "small data and short training: five networks have to come to terms"
     Config = AladConfig
-    num_resets: Tensor
-    """How often a discriminator was drawn anew."""
 
     def __init__(self, config: AladConfig) -> None:
         super().__init__(config)
         size, channels, width = config.input_size, config.channels, config.width
-        self.encoder = alad.encoder(size, channels, width, config.latent)
-        self.generator = alad.generator(size, channels, width, config.latent)
-        self.discriminator_xz = alad.JointDiscriminator(size, channels, width, config.latent)
-        self.discriminator_xx = alad.ImagePairDiscriminator(size, channels, width, config.pair_axis)
-        self.discriminator_zz = alad.CodePairDiscriminator(config.latent)
+        self.encoder = encoder(size, channels, width, config.latent)
+        self.generator = generator(size, channels, width, config.latent)
+        self.discriminator_xz = JointDiscriminator(size, channels, width, config.latent)
+        self.discriminator_xx = ImagePairDiscriminator(size, channels, width, config.pair_axis)
+        self.discriminator_zz = CodePairDiscriminator(config.latent)
         # D_xz and D_zz take no part in the score, so that no averages of them are kept.
         self.average_encoder = Average(self.encoder, config.average_decay)
         self.average_generator = Average(self.generator, config.average_decay)
         self.average_xx = Average(self.discriminator_xx, config.average_decay)
-        self.register_buffer("num_resets", torch.zeros((), dtype=torch.long))
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """L_G is L_xz(G) + cycles and L_E is L_xz(E) + cycles with the same cycles, and neither
         L_xz depends on the other network: one optimiser over both with the sum does the same."""
-        rate, betas = self.config.learning_rate, (self.config.beta1, 0.999)
-        parameters = {
-            "discriminator_xz": [*self.discriminator_xz.parameters()],
-            "discriminator_xx": [*self.discriminator_xx.parameters()],
-            "discriminator_zz": [*self.discriminator_zz.parameters()],
-            "generator_encoder": [*self.generator.parameters(), *self.encoder.parameters()],
-        }
         return {
-            name: torch.optim.Adam(some, lr=rate, betas=betas) for name, some in parameters.items()
+            "discriminator_xz": self.adam(self.discriminator_xz),
+            "discriminator_xx": self.adam(self.discriminator_xx),
+            "discriminator_zz": self.adam(self.discriminator_zz),
+            "generator_encoder": self.adam(self.generator, self.encoder),
         }
 
     def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
@@ -69,13 +73,13 @@ class Alad(GradientDetector[AladConfig]):
         x_hat, z_hat = self.generator(z_of_x), self.encoder(x_of_z)
 
         losses_of_d = {
-            "discriminator_xz": losses_bigan.discriminator(
+            "discriminator_xz": losses.discriminator_bce(
                 self.discriminator_xz(x, z_of_x.detach()), self.discriminator_xz(x_of_z.detach(), z)
             ),
-            "discriminator_xx": losses_bigan.discriminator(
+            "discriminator_xx": losses.discriminator_bce(
                 self.discriminator_xx(x, x)[0], self.discriminator_xx(x, x_hat.detach())[0]
             ),
-            "discriminator_zz": losses_bigan.discriminator(
+            "discriminator_zz": losses.discriminator_bce(
                 self.discriminator_zz(z, z), self.discriminator_zz(z, z_hat.detach())
             ),
         }
@@ -83,18 +87,16 @@ class Alad(GradientDetector[AladConfig]):
             step.update(name, loss)
 
         # The discriminators have moved: G and E answer to the new ones.
-        encoder_loss = losses_bigan.called_fake(self.discriminator_xz(x, z_of_x))
-        generator_loss = losses_bigan.called_real(self.discriminator_xz(x_of_z, z))
-        cycle_x = losses_bigan.cycle(
-            self.discriminator_xx(x, x)[0], self.discriminator_xx(x, x_hat)[0]
-        )
-        cycle_z = losses_bigan.cycle(self.discriminator_zz(z, z), self.discriminator_zz(z, z_hat))
+        encoder_loss = losses.called_fake(self.discriminator_xz(x, z_of_x))
+        generator_loss = losses.called_real(self.discriminator_xz(x_of_z, z))
+        cycle_x = losses.cycle(self.discriminator_xx(x, x)[0], self.discriminator_xx(x, x_hat)[0])
+        cycle_z = losses.cycle(self.discriminator_zz(z, z), self.discriminator_zz(z, z_hat))
         step.update("generator_encoder", generator_loss + encoder_loss + cycle_x + cycle_z)
 
         for name, loss in losses_of_d.items():
             network = getattr(self, name)
-            redraw_if_collapsed(
-                self, network, loss, step, lambda d: normal_init(d, alad.STD), optimizer=name
+            reset_if_collapsed(
+                self, network, loss, step, lambda d: normal_init(d, STD), optimizer=name
             )
         self.average_encoder.update(self.encoder, step.number)
         self.average_generator.update(self.generator, step.number)
@@ -114,21 +116,149 @@ class Alad(GradientDetector[AladConfig]):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.average_generator(self.average_encoder(images))
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         x = self.prepare(images)
         with self.autocast():
             x_hat = self.reconstruct(x)
             _, real_features = self.average_xx(x, x)
             fake_logit, fake_features = self.average_xx(x, x_hat)
         terms = {
-            "fm": losses_bigan.l1_distance(real_features, fake_features),
-            "cross_entropy": losses_bigan.cross_entropy(fake_logit),
-            "l1": losses_bigan.l1_distance(x, x_hat),
-            "l2": losses_bigan.l2_distance(x, x_hat),
+            "fm": losses.l1_distance(real_features, fake_features),
+            "cross_entropy": losses.surprise(fake_logit),
+            "l1": losses.l1_distance(x, x_hat),
+            "l2": losses.l2_distance(x, x_hat),
         }
-        columns = {name: term.cpu().numpy() for name, term in terms.items()}
-        return Scores(
-            columns[self.config.score],
-            columns,
-            losses.absolute_map(x, x_hat).cpu().numpy() if maps else None,
+        return BatchScores(
+            terms[self.config.score], terms, losses.absolute_map(x, x_hat) if maps else None
         )
+
+
+# Networks for CIFAR-10, generalised to other sizes 4·2^m. Spectral norm is on the convolutions of
+# the encoder and on all but the last layers of the discriminators. TensorFlow's conventions are
+# kept, as in ganad.networks.bigan.
+
+
+def normed(modules: list[nn.Module]) -> list[nn.Module]:
+    """The same modules, those with a kernel drawn from N(0, STD) and under spectral norm.
+
+    Drawn first: spectral norm starts its power iteration from the kernel that it finds.
+    """
+    for module in modules:
+        normal_init(module, STD)
+    return [
+        spectral_norm(module) if isinstance(module, nn.Conv2d | nn.Linear) else module
+        for module in modules
+    ]
+
+
+def pyramid(
+    image_size: int, channels: int, width: int, *, norm_first: bool
+) -> tuple[list[nn.Module], int]:
+    """Strided 4×4 convolutions down to 4×4, and the channels there: width·S/8."""
+    modules: list[nn.Module] = []
+    side, outputs = image_size, width
+    while side > 4:
+        modules += normed(halving(channels, outputs, 4))
+        if norm_first or side < image_size:
+            modules.append(batch_norm_2d(outputs))
+        modules.append(nn.LeakyReLU(LEAK, inplace=True))
+        side, channels, outputs = side // 2, outputs, 2 * outputs
+    return modules, channels
+
+
+def encoder(image_size: int, channels: int, width: int, latent: int) -> nn.Sequential:
+    """E: images n×channels×S×S -> codes n×latent."""
+    modules, wide = pyramid(image_size, channels, width, norm_first=True)
+    last = nn.Conv2d(wide, latent, 4, 1, 0)
+    normal_init(last, STD)
+    return nn.Sequential(*modules, last, nn.Flatten())
+
+
+def generator(image_size: int, channels: int, width: int, latent: int) -> nn.Sequential:
+    """G: codes n×latent -> images n×channels×S×S in [-1, 1] (tanh)."""
+    wide, side = width * image_size // 8, 4
+    modules: list[nn.Module] = [
+        nn.Unflatten(1, (latent, 1, 1)),
+        nn.ConvTranspose2d(latent, wide, 4, 1, 0),
+        batch_norm_2d(wide),
+        nn.ReLU(inplace=True),
+    ]
+    while side < image_size // 2:
+        modules += [
+            nn.ConvTranspose2d(wide, wide // 2, 4, 2, 1),
+            batch_norm_2d(wide // 2),
+            nn.ReLU(inplace=True),
+        ]
+        wide, side = wide // 2, 2 * side
+    network = nn.Sequential(*modules, nn.ConvTranspose2d(wide, channels, 4, 2, 1), nn.Tanh())
+    normal_init(network, STD)
+    return network
+
+
+def dense(inputs: int, outputs: int) -> list[nn.Module]:
+    """A fully connected layer under spectral norm, with what follows it."""
+    return [
+        *normed([nn.Linear(inputs, outputs)]),
+        nn.LeakyReLU(LEAK, inplace=True),
+        nn.Dropout(DROPOUT),
+    ]
+
+
+def classifier(inputs: int) -> nn.Linear:
+    """The last layer: a logit, without spectral norm."""
+    layer = nn.Linear(inputs, 1)
+    normal_init(layer, STD)
+    return layer
+
+
+class JointDiscriminator(nn.Module):
+    """D_xz: images and codes n×latent -> logit n, whether (x, E(x)) or (G(z), z)."""
+
+    def __init__(self, image_size: int, channels: int, width: int, latent: int) -> None:
+        super().__init__()
+        modules, wide = pyramid(image_size, channels, width, norm_first=False)
+        self.of_image = nn.Sequential(*modules, nn.Flatten())
+        self.of_code = nn.Sequential(*dense(latent, 4 * width), *dense(4 * width, 4 * width))
+        self.joint = nn.Sequential(*dense(wide * 16 + 4 * width, 8 * width))
+        self.classifier = classifier(8 * width)
+
+    def forward(self, images: Tensor, codes: Tensor) -> Tensor:
+        together = torch.cat([self.of_image(images), self.of_code(codes)], dim=1)
+        return self.classifier(self.joint(together)).flatten()
+
+
+class ImagePairDiscriminator(nn.Module):
+    """D_xx: two batches of images -> (logit n, features n×f), whether (x, x) or (x, G(E(x)))."""
+
+    def __init__(self, image_size: int, channels: int, width: int, axis: PairAxis) -> None:
+        super().__init__()
+        self.dim = 1 if axis == "channels" else 2
+        self.features = nn.Sequential(
+            *normed(halving(channels * 2 if axis == "channels" else channels, width // 2, 5)),
+            nn.LeakyReLU(LEAK, inplace=True),
+            nn.Dropout(DROPOUT),
+            *normed(halving(width // 2, width, 5)),
+            nn.LeakyReLU(LEAK, inplace=True),
+            nn.Dropout(DROPOUT),
+            nn.Flatten(),
+        )
+        positions = (image_size // 4) ** 2 * (1 if axis == "channels" else 2)
+        self.classifier = classifier(width * positions)
+
+    def forward(self, images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(torch.cat([images, others.to(images.dtype)], dim=self.dim))
+        return self.classifier(features).flatten(), features
+
+
+class CodePairDiscriminator(nn.Module):
+    """D_zz: two batches of codes -> logit n, whether (z, z) or (z, E(G(z)))."""
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        first, second = CODE_WIDTHS
+        self.features = nn.Sequential(*dense(2 * latent, first), *dense(first, second))
+        self.classifier = classifier(second)
+
+    def forward(self, codes: Tensor, others: Tensor) -> Tensor:
+        together = torch.cat([codes, others.to(codes.dtype)], dim=1)
+        return self.classifier(self.features(together)).flatten()

@@ -19,13 +19,12 @@ from torch import Tensor, nn
 
 from ganad import losses
 from ganad.batch.fixed import fixed
-from ganad.detectors.base import Scores, Step
+from ganad.detectors.base import BatchScores, Scores, Step, data_type
 from ganad.detectors.gan.config import AnoganConfig
 from ganad.detectors.gan.game import AdversarialDetector
 from ganad.detectors.gan.latent_search import Found, LatentSearch, SearchOptions
-from ganad.detectors.precision import data_type
 from ganad.errors import ConfigError
-from ganad.networks.generator import Generator, opponent
+from ganad.networks.dcgan import Generator, opponent
 from ganad.networks.resnet import (
     ResnetCritic,
     ResnetEncoder,
@@ -34,7 +33,7 @@ from ganad.networks.resnet import (
 from ganad.storage import files as storage
 
 QUEUE = 8
-"""Images taken at a time, in units of search_batch: enough to keep the slots full."""
+"""Images per score_batch, in units of search_batch: enough to keep the slots full."""
 
 
 class Anogan(AdversarialDetector[AnoganConfig]):
@@ -57,11 +56,11 @@ class Anogan(AdversarialDetector[AnoganConfig]):
             self.encoder = ResnetEncoder(*shape, config.latent, config.latent_range)
         self.discriminator = self.new_discriminator()
         if config.warm_start is not None and load_weights:
-            self._take(config.warm_start)
+            self._load_fanogan(config.warm_start)
 
     @classmethod
     def from_saved(cls, config: AnoganConfig) -> Self:
-        """Without the f-AnoGAN that the weights came from: they are part of the state."""
+        """Does not read warm_start: its weights are part of the state."""
         return cls(config, load_weights=False)
 
     def new_discriminator(self) -> nn.Module:
@@ -71,24 +70,23 @@ class Anogan(AdversarialDetector[AnoganConfig]):
             return ResnetCritic(*shape)
         return opponent(*shape, layer_norm=config.adversarial == "wgan-gp")
 
-    def _take(self, folder: str) -> None:
+    def _load_fanogan(self, folder: str) -> None:
         """Load the networks of a saved f-AnoGAN; raises ConfigError if they do not fit."""
         card = storage.join(folder, "model.json")
         info = storage.read_json(card) if storage.exists(card) else {}
         if info.get("detector") != "fanogan":
             raise ConfigError(
-                f"warm_start={folder} is no saved fanogan: give the folder of a model that "
+                f"warm_start={folder} is not a saved fanogan: give the folder of a model that "
                 f"ganad train fanogan wrote"
             )
-        theirs = dict(info["config"])
-        theirs["input_size"] = (theirs["patch"] or {}).get("size", theirs["image_size"])
+        saved = dict(info["config"])
+        saved["input_size"] = (saved["patch"] or {}).get("size", saved["image_size"])
         for key in ("input_size", "channels", "latent", "width", "latent_range"):
-            mine, name = getattr(self.config, key), key
-            if key == "input_size":
-                name = self.config.input_key
-            if mine != theirs[key]:
+            value = getattr(self.config, key)
+            name = self.config.input_key if key == "input_size" else key
+            if value != saved[key]:
                 raise ConfigError(
-                    f"{name}={mine} differs from warm_start: set {name} to {theirs[key]}"
+                    f"{name}={value} differs from warm_start: set {name} to {saved[key]}"
                 )
         weights = load_tensors(storage.read_bytes(storage.join(folder, "model.safetensors")))
         missing, _ = self.load_state_dict(weights, strict=False)
@@ -106,7 +104,7 @@ class Anogan(AdversarialDetector[AnoganConfig]):
         if self.encoder is None:
             return self.play(images, step, step.total)
         if step.number == 0:
-            step.event("nothing is trained: the networks are those of warm_start; use epochs=1")
+            step.event("nothing is trained: the networks come from warm_start; use epochs=1")
         return {}
 
     def search(self, images: Tensor, ids: Sequence[str]) -> Found:
@@ -131,7 +129,7 @@ class Anogan(AdversarialDetector[AnoganConfig]):
         return LatentSearch(self.generator, features, options).run(images, starts)
 
     def starts(self, ids: Sequence[str]) -> Tensor:
-        """z₀ ~ N(0, I) for each restart, (n, restarts, latent), from (config.seed, id) alone."""
+        """z₀ ~ N(0, I) for each restart, (n, restarts, latent), a function of (seed, id)."""
         shape = (self.config.restarts, self.config.latent)
         drawn = []
         for name in ids:
@@ -141,7 +139,7 @@ class Anogan(AdversarialDetector[AnoganConfig]):
         return torch.from_numpy(np.stack(drawn))
 
     def _encode(self, images: Tensor) -> Tensor:
-        """E(x), in batches of one shape."""
+        """E(x), computed in batches of one shape."""
         assert self.encoder is not None
         size, codes = self.config.search_batch, []
         for some in images.split(size):
@@ -157,24 +155,19 @@ class Anogan(AdversarialDetector[AnoganConfig]):
     ) -> Scores:
         names = list(ids) if ids is not None else [""] * len(images)
         size = QUEUE * self.config.search_batch  # the search itself keeps its batches' shape
+        parts = []
         with self.scoring():
-            return Scores.concatenate(
-                [
-                    self.score_batch(
-                        images[start : start + size], names[start : start + size], maps
-                    )
-                    for start in range(0, len(images), size)
-                ]
-            )
+            for start in range(0, len(images), size):
+                batch = images[start : start + size]
+                part = self.score_batch(batch, names[start : start + size], maps)
+                parts.append(part.head(len(batch)))
+        return Scores.concatenate(parts)
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         x = self.prepare(images)
         found = self.search(x, ids)
-        return Scores(
-            found.loss.double().cpu().numpy(),
-            {
-                "residual": found.residual.double().cpu().numpy(),
-                "discrimination": found.discrimination.double().cpu().numpy(),
-            },
-            losses.absolute_map(x, found.images).cpu().numpy() if maps else None,
+        return BatchScores(
+            found.loss,
+            {"residual": found.residual, "discrimination": found.discrimination},
+            losses.absolute_map(x, found.images) if maps else None,
         )

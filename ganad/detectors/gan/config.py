@@ -16,14 +16,25 @@ from ganad.networks.options import (
 )
 from ganad.storage import files as storage
 
-Objective = Literal["bce", "wgan-gp"]
 PairAxis = Literal["channels", "height"]
 
 
-class AdversarialConfig(GradientConfig):
+class GanConfig(GradientConfig):
+    """Keys of every GAN."""
+
+    beta1: float = Field(default=0.5, ge=0, lt=1)
+    """Adam's β₁; β₂ is 0.999 where no key beta2 says otherwise."""
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """Adam's β₁ and β₂."""
+        return self.beta1, 0.999
+
+
+class AdversarialConfig(GanConfig):
     """Keys of the methods that train a GAN first."""
 
-    adversarial: Objective = "bce"
+    adversarial: Literal["bce", "wgan-gp"] = "bce"
     """The game: cross-entropy (Goodfellow et al. 2014), or the Wasserstein distance with gradient
     penalty (Gulrajani et al. 2017)."""
     n_critic: int = Field(default=1, ge=1)
@@ -33,13 +44,15 @@ class AdversarialConfig(GradientConfig):
     w_fm: float = Field(default=0.0, ge=0)
     """Weight of feature matching (Salimans et al. 2016) in G's loss."""
     latent: int = Field(default=100, ge=1)
-    """Numbers in a code z ~ N(0, 1)."""
+    """Width of a code z ~ N(0, I)."""
     width: int = Field(default=64, ge=1)
-    """Channels beside the image, in every network."""
-    beta1: float = Field(default=0.5, ge=0, lt=1)
-    """Adam's β₁."""
+    """Channels next to the image, in every network."""
     beta2: float = Field(default=0.999, ge=0, lt=1)
     """Adam's β₂."""
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        return self.beta1, self.beta2
 
 
 class AnoganConfig(AdversarialConfig):
@@ -56,9 +69,9 @@ class AnoganConfig(AdversarialConfig):
     feature_share: float = Field(default=0.1, ge=0, le=1)
     """λ, the share of the feature term."""
     reduction: Literal["sum", "mean"] = "sum"
-    """Of |differences| over pixels and features (paper: sum)."""
+    """Reduction of |differences| over pixels and features (paper: sum)."""
     restarts: int = Field(default=1, ge=1)
-    """Searches for each image, from starts of their own; the lowest score counts."""
+    """Searches for each image, each from its own start; the lowest score counts."""
     tolerance: float = Field(default=0.0, ge=0, lt=1)
     """A search ends when 50 steps have lowered its loss by less than this share; 0 = never."""
     keep: Literal["last", "best"] = "last"
@@ -66,18 +79,17 @@ class AnoganConfig(AdversarialConfig):
     prior: float = Field(default=0.0, ge=0)
     """ρ: adds ρ‖z‖² to the loss of the search, not to the score."""
     search_batch: int = Field(default=32, ge=1)
-    """Images searched at once. Fixed, for a score depends on it in its last bits."""
+    """Images searched at once. Fixed, because the last bits of a score depend on it."""
     warm_start: str | None = None
-    """Folder of a saved f-AnoGAN. Its G, D and E are taken instead of training, and the search
-    starts at E(x). image_size (or patch.size), channels, latent, width and latent_range must be as
-    there."""
+    """Folder of a saved f-AnoGAN, whose G, D and E are used instead of training; the search starts
+    at E(x). image_size (or patch.size), channels, latent, width and latent_range must equal its."""
     latent_range: LatentRange = "tanh"
-    """Of the warm start's E."""
+    """The range of the codes of the warm start's E."""
 
     @field_validator("warm_start")
     @classmethod
     def _make_absolute(cls, folder: str | None) -> str | None:
-        # Workers elsewhere have another working directory.
+        # Workers have other working directories.
         return None if folder is None else storage.absolute(folder)
 
     @model_validator(mode="after")
@@ -93,26 +105,26 @@ class FanoganConfig(AdversarialConfig):
     """Defaults: the authors' code, which trains on grey images of 64 pixels."""
 
     epochs: int = Field(default=10, ge=1)
-    """Of both stages together."""
+    """Passes over the training images in both stages together."""
     learning_rate: float = Field(default=1e-4, gt=0)
-    """Of G and D."""
-    adversarial: Objective = "wgan-gp"
+    """Adam's learning rate for G and D."""
+    adversarial: Literal["bce", "wgan-gp"] = "wgan-gp"
     n_critic: int = Field(default=5, ge=1)
     """Steps of D for each step of G. A fifth of the steps train G: few images need many epochs."""
     latent: int = Field(default=128, ge=1)
     beta1: float = Field(default=0.0, ge=0, lt=1)
     beta2: float = Field(default=0.9, ge=0, lt=1)
     flip: float = Field(default=0.5, ge=0, le=1)
-    """Share of training images that are mirrored left to right; 0 where the two sides differ."""
+    """Fraction of training images that are mirrored left to right; 0 where the sides differ."""
     encoder_share: float = Field(default=0.3, gt=0, lt=1)
-    """Share of the steps that train E, after the GAN. The code has a number of steps: 50,000."""
+    """Fraction of the steps that train E, after the GAN. The code trains it for 50,000 steps."""
     encoder_steps: int | None = Field(default=None, ge=1)
-    """Steps that train E, in place of encoder_share."""
+    """Steps that train E; overrides encoder_share."""
     encoder_loss: Literal["izi_f", "izi", "ziz"] = "izi_f"
     encoder_learning_rate: float = Field(default=5e-5, gt=0)
-    """RMSProp's, for E."""
+    """RMSProp's learning rate for E."""
     latent_range: LatentRange = "tanh"
-    """What E(x) is limited to: G knows z ~ N(0, 1)."""
+    """The range that E(x) is limited to: G has seen z ~ N(0, I)."""
     kappa: float = Field(default=1.0, ge=0)
     """κ, weight of the features, in the loss izi_f and in the score."""
 
@@ -122,7 +134,7 @@ class FanoganConfig(AdversarialConfig):
         return self
 
 
-class EgbadConfig(GradientConfig):
+class EgbadConfig(GanConfig):
     """Defaults: the authors' code for MNIST, at 64 pixels in colour (theirs are 28, grey). The rate
     is so low that it needs tens of thousands of steps: 100 epochs of 60,000 images, not of 600."""
 
@@ -131,17 +143,15 @@ class EgbadConfig(GradientConfig):
     batch_size: int = Field(default=100, ge=1)
     """Images per step over all workers together."""
     learning_rate: float = Field(default=1e-5, gt=0)
-    """Of the three optimisers."""
+    """Learning rate of the three optimisers."""
     latent: int = Field(default=200, ge=1)
     """Width of the code z."""
     width: int = Field(default=32, ge=1)
     """Channels of the encoder's first convolution; the discriminator has twice as many."""
     features: int = Field(default=1024, ge=2)
     """Width of the fully connected layers: of D's features, and of G's first layer."""
-    beta1: float = Field(default=0.5, ge=0, lt=1)
-    """Adam's β₁; β₂ is 0.999."""
     average_decay: float = Field(default=0.999, ge=0, lt=1)
-    """Of the moving average of all weights, which is what scores."""
+    """Decay of the moving average of all weights; the averages score."""
     alpha: float = Field(default=0.9, ge=0, le=1)
     """Weight of the reconstruction in the score."""
     score: Literal["fm", "cross_entropy", "cross_entropy_code"] = "fm"
@@ -154,7 +164,7 @@ class EgbadConfig(GradientConfig):
         return self
 
 
-class AladConfig(GradientConfig):
+class AladConfig(GanConfig):
     """Defaults: the authors' code for CIFAR-10, at 64 pixels (theirs are 32)."""
 
     epochs: int = Field(default=100, ge=1)
@@ -162,15 +172,13 @@ class AladConfig(GradientConfig):
     batch_size: int = Field(default=32, ge=1)
     """Images per step over all workers together."""
     learning_rate: float = Field(default=2e-4, gt=0)
-    """Of all optimisers."""
+    """Learning rate of all optimisers."""
     latent: int = Field(default=100, ge=1)
     """Width of the code z."""
     width: int = Field(default=128, ge=2)
     """Channels after the encoder's first convolution."""
-    beta1: float = Field(default=0.5, ge=0, lt=1)
-    """Adam's β₁; β₂ is 0.999."""
     average_decay: float = Field(default=0.999, ge=0, lt=1)
-    """Of the moving average of all weights, which is what scores."""
+    """Decay of the moving average of all weights; the averages score."""
     pair_axis: PairAxis = "channels"
     """How D_xx sees two images: as channels of one, or one below the other (the code)."""
     score: Literal["fm", "cross_entropy", "l1", "l2"] = "fm"
@@ -182,7 +190,7 @@ class AladConfig(GradientConfig):
         return self
 
 
-class GanomalyConfig(GradientConfig):
+class GanomalyConfig(GanConfig):
     """Defaults: the authors' current code and scripts for MNIST and CIFAR-10, at 64 pixels (theirs
     are 32). The paper names learning_rate 2e-3; the code, whose results others have repeated, uses
     2e-4."""
@@ -198,8 +206,6 @@ class GanomalyConfig(GradientConfig):
     w_adv: float = Field(default=1.0, ge=0)
     w_con: float = Field(default=50.0, ge=0)
     w_enc: float = Field(default=1.0, ge=0)
-    beta1: float = Field(default=0.5, ge=0, lt=1)
-    """Adam's β₁; β₂ is 0.999."""
     score_norm: Literal["l2sq", "l1"] = "l2sq"
     """A(x) = mean (z − ẑ)² (code), or mean |z − ẑ| (paper)."""
 
@@ -209,7 +215,7 @@ class GanomalyConfig(GradientConfig):
         return self
 
 
-class SkipGanomalyConfig(GradientConfig):
+class SkipGanomalyConfig(GanConfig):
     """Defaults: the authors' code and script for CIFAR-10. The paper names learning_rate 2e-3
     with a decay, which the code never runs."""
 
@@ -222,7 +228,7 @@ class SkipGanomalyConfig(GradientConfig):
     width: int = Field(default=64, ge=1)
     """Channels after the first convolution of each network (ngf = ndf)."""
     skip_depth: int = Field(default=0, ge=0)
-    """How many of the outermost skips to drop: a full U-Net can copy an anomaly across."""
+    """Outermost skips to drop: a full U-Net can copy an anomaly across."""
     w_adv: float = Field(default=1.0, ge=0)
     w_con: float = Field(default=50.0, ge=0)
     """50 in the code, 40 in the paper."""
@@ -231,8 +237,6 @@ class SkipGanomalyConfig(GradientConfig):
     """Sign of L_lat in L_D: the code adds it ("+"), which teaches D to agree; "-" is unbounded."""
     input_noise: float = Field(default=0.0, ge=0)
     """σ of Gaussian noise on the generator's input while training; in the code it is 0."""
-    beta1: float = Field(default=0.5, ge=0, lt=1)
-    """Adam's β₁; β₂ is 0.999."""
     score_weight: float = Field(default=0.9, ge=0, le=1)
     """λ, the share of the residual in the score."""
     score_norm: Literal["l2sq", "l1"] = "l2sq"
@@ -250,7 +254,7 @@ class SkipGanomalyConfig(GradientConfig):
         return self
 
 
-class AcganConfig(GradientConfig):
+class AcganConfig(GanConfig):
     """Defaults: ACGAN's networks for CIFAR-10 (Odena et al., ICML 2017, appendix A) with the heads
     and norms of today. ACGAN trains for 50,000 steps and tries learning rates of 1e-4 to 3e-4."""
 
@@ -261,7 +265,7 @@ class AcganConfig(GradientConfig):
     classes: tuple[str, ...] = ("normal",)
     """The labels of the normal types, as the training images carry them; one = no labels needed."""
     head: Literal["projection", "acgan"] = "projection"
-    """How D hears of the class: by an inner product, or as an auxiliary classifier."""
+    """How D uses the class: in an inner product, or as an auxiliary classifier."""
     score: Literal["source", "class", "combined"] = "combined"
     """−log D_src(x), −log max_c P(c|x), or −log max_c of their product."""
     latent: int = Field(default=110, ge=1)
@@ -271,13 +275,11 @@ class AcganConfig(GradientConfig):
     discriminator_width: int = Field(default=16, ge=1)
     """Features of D's first layer; up to 32 times as many after it."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
-    """In D, after every layer."""
+    """Dropout in D, after every layer."""
     discriminator_norm: Literal["none", "batch"] = "none"
-    """In D: nothing, or batch-norm (paper), with which its judgement of single images drifts."""
+    """Normalisation in D. With batch-norm (paper), its judgement of single images drifts."""
     w_class: float = Field(default=1.0, ge=0)
     """Weight of the auxiliary classifier's loss (head "acgan")."""
-    beta1: float = Field(default=0.5, ge=0, lt=1)
-    """Adam's β₁; β₂ is 0.999."""
 
     @model_validator(mode="after")
     def _check(self) -> AcganConfig:

@@ -12,23 +12,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ganad import losses, losses_bigan
-from ganad.detectors.base import GradientDetector, Scores, Step
-from ganad.detectors.collapse import redraw_if_collapsed, report_if_useless
+from ganad import losses
+from ganad.detectors.base import BatchScores, Step
+from ganad.detectors.collapse import report_if_useless, reset_if_collapsed
+from ganad.detectors.gan.base import GanDetector
 from ganad.detectors.gan.config import EgbadConfig
 from ganad.networks import bigan
 from ganad.networks.average import Average
 
 
-class Egbad(GradientDetector[EgbadConfig]):
+class Egbad(GanDetector[EgbadConfig]):
     name = "egbad"
     summary = "BiGAN; score = reconstruction error and distance of the discriminator's features"
     paper = "Zenati et al., Efficient GAN-Based Anomaly Detection, ICLR workshop 2018"
     good_at = "global changes of content, with one forward pass per image"
     bad_at = "small defects: its reconstruction is often another image of the same kind"
     Config = EgbadConfig
-    num_resets: Tensor
-    """How often the discriminator was drawn anew."""
 
     def __init__(self, config: EgbadConfig) -> None:
         super().__init__(config)
@@ -40,17 +39,12 @@ class Egbad(GradientDetector[EgbadConfig]):
         self.average_encoder = Average(self.encoder, config.average_decay)
         self.average_generator = Average(self.generator, config.average_decay)
         self.average_discriminator = Average(self.discriminator, config.average_decay)
-        self.register_buffer("num_resets", torch.zeros((), dtype=torch.long))
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        rate, betas = self.config.learning_rate, (self.config.beta1, 0.999)
         return {
-            name: torch.optim.Adam(network.parameters(), lr=rate, betas=betas)
-            for name, network in (
-                ("discriminator", self.discriminator),
-                ("generator", self.generator),
-                ("encoder", self.encoder),
-            )
+            "discriminator": self.adam(self.discriminator),
+            "generator": self.adam(self.generator),
+            "encoder": self.adam(self.encoder),
         }
 
     def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
@@ -62,19 +56,19 @@ class Egbad(GradientDetector[EgbadConfig]):
 
         real_logit, _ = self.discriminator(images, z_of_x.detach())
         fake_logit, _ = self.discriminator(x_of_z.detach(), z)
-        discriminator_loss = losses_bigan.discriminator(real_logit, fake_logit)
+        discriminator_loss = losses.discriminator_bce(real_logit, fake_logit)
         step.update("discriminator", discriminator_loss)
 
         # D has moved: G and E answer to the new one. Neither loss passes through the other's
         # network, so that the first update does not spoil the graph of the second.
         real_logit, _ = self.discriminator(images, z_of_x)
         fake_logit, _ = self.discriminator(x_of_z, z)
-        generator_loss = losses_bigan.called_real(fake_logit)
-        encoder_loss = losses_bigan.called_fake(real_logit)
+        generator_loss = losses.called_real(fake_logit)
+        encoder_loss = losses.called_fake(real_logit)
         step.update("generator", generator_loss)
         step.update("encoder", encoder_loss)
 
-        redraw_if_collapsed(
+        reset_if_collapsed(
             self,
             self.discriminator,
             discriminator_loss,
@@ -96,26 +90,23 @@ class Egbad(GradientDetector[EgbadConfig]):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.average_generator(self.average_encoder(images))
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         x = self.prepare(images)
         with self.autocast():
             z = self.average_encoder(x)
             x_hat = self.average_generator(z)
             real_logit, real_features = self.average_discriminator(x, z)
             fake_logit, fake_features = self.average_discriminator(x_hat, z)
-        by_generator = losses_bigan.l1_distance(x, x_hat)
+        by_generator = losses.l1_distance(x, x_hat)
         if self.config.score == "fm":
-            by_discriminator = losses_bigan.l1_distance(real_features, fake_features)
+            by_discriminator = losses.l1_distance(real_features, fake_features)
         elif self.config.score == "cross_entropy":
-            by_discriminator = losses_bigan.cross_entropy(real_logit)
+            by_discriminator = losses.surprise(real_logit)
         else:
-            by_discriminator = losses_bigan.cross_entropy(fake_logit)
-        score = losses_bigan.egbad_score(by_generator, by_discriminator, self.config.alpha)
-        return Scores(
-            score.cpu().numpy(),
-            {
-                "reconstruction": by_generator.cpu().numpy(),
-                "discriminator": by_discriminator.cpu().numpy(),
-            },
-            losses.absolute_map(x, x_hat).cpu().numpy() if maps else None,
+            by_discriminator = losses.surprise(fake_logit)
+        alpha = self.config.alpha
+        return BatchScores(
+            alpha * by_generator + (1 - alpha) * by_discriminator,
+            {"reconstruction": by_generator, "discriminator": by_discriminator},
+            losses.absolute_map(x, x_hat) if maps else None,
         )

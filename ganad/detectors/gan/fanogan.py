@@ -14,15 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganad import losses
-from ganad.detectors.base import Scores, Step
+from ganad.detectors.base import BatchScores, Step
 from ganad.detectors.gan.config import FanoganConfig
 from ganad.detectors.gan.game import LOOK_EVERY, AdversarialDetector
 from ganad.errors import TrainingError
-from ganad.losses_adversarial import spread
 from ganad.networks.resnet import (
     ResnetCritic,
     ResnetEncoder,
@@ -30,7 +28,7 @@ from ganad.networks.resnet import (
 )
 
 CONSTANT_CODES = 1e-2
-"""Codes whose numbers deviate less than this over a batch say nothing about their images."""
+"""Codes that deviate less than this over a batch say nothing about their images."""
 
 
 class Fanogan(AdversarialDetector[FanoganConfig]):
@@ -92,19 +90,19 @@ class Fanogan(AdversarialDetector[FanoganConfig]):
             with torch.no_grad():
                 generated = self.generator(z)
             codes = self.encoder(generated)
-            loss = losses.encoder_distance(z, codes)
+            loss = losses.squared_error(z, codes)
             step.update("encoder", loss)
             self._watch_codes(codes, step)
             return {"encoder": loss.detach()}
         codes = self.encoder(images)
         x_hat = self.generator(codes)
-        image_loss = F.mse_loss(x_hat.float(), images)
+        image_loss = losses.squared_error(images, x_hat)
         report = {"image": image_loss.detach()}
         loss = image_loss
         if self.config.encoder_loss == "izi_f":
             with torch.no_grad():
                 f_x = self.discriminator(images)[1]
-            feature_loss = losses.feature_pair(f_x, self.discriminator(x_hat)[1])
+            feature_loss = losses.squared_error(f_x, self.discriminator(x_hat)[1])
             report["feature"] = feature_loss.detach()
             loss = image_loss + self.config.kappa * feature_loss
         step.update("encoder", loss)
@@ -117,11 +115,11 @@ class Fanogan(AdversarialDetector[FanoganConfig]):
     def _watch_codes(self, codes: Tensor, step: Step) -> None:
         if step.number % LOOK_EVERY:
             return
-        if spread(codes.detach(), step.ranks.batch_mean) < CONSTANT_CODES:
-            step.event("the encoder gives all images nearly the same code: train longer")
+        if losses.spread(codes.detach(), step.ranks.batch_mean) < CONSTANT_CODES:
+            step.event("the encoder gives all images nearly the same code: raise epochs")
 
     def _judge(self, images: Tensor, image_loss: Tensor, step: Step) -> None:
-        """A reconstruction worse than the mean image makes scores that mean little."""
+        """Report reconstructions that are worse than the mean image: scores then mean little."""
         error = step.mean(image_loss)
         baseline = step.mean((images - step.ranks.batch_mean(images)).square().mean())
         if error >= baseline:
@@ -133,7 +131,7 @@ class Fanogan(AdversarialDetector[FanoganConfig]):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.generator(self.encoder(images))
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         x = self.prepare(images)
         with self.autocast():
             z = self.encoder(x)
@@ -143,12 +141,8 @@ class Fanogan(AdversarialDetector[FanoganConfig]):
         image = losses.per_image((x - x_hat.float()).square())
         feature = losses.per_image((f_x.float() - f_x_hat.float()).square())
         distance = losses.per_image((z.float() - z_hat.float()).square())
-        return Scores(
-            (image.double() + self.config.kappa * feature.double()).cpu().numpy(),
-            {
-                "image": image.double().cpu().numpy(),
-                "feature": feature.double().cpu().numpy(),
-                "z_distance": distance.double().cpu().numpy(),
-            },
-            losses.absolute_map(x, x_hat).cpu().numpy() if maps else None,
+        return BatchScores(
+            image + self.config.kappa * feature,
+            {"image": image, "feature": feature, "z_distance": distance},
+            losses.absolute_map(x, x_hat) if maps else None,
         )

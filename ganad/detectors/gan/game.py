@@ -8,48 +8,43 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ganad import losses_adversarial as adversarial
-from ganad.detectors.base import GradientDetector, Step
-from ganad.detectors.collapse import COLLAPSED, redraw
+from ganad import losses
+from ganad.detectors.base import Step
+from ganad.detectors.collapse import COLLAPSED, reset
+from ganad.detectors.gan.base import GanDetector
 from ganad.detectors.gan.config import AdversarialConfig
 from ganad.errors import TrainingError
 
 PATIENCE = 10
-"""Steps running that D must have won before it is drawn anew."""
+"""D is reset after it has won this many steps in a row."""
 ALIKE = 0.1
-"""Pictures that differ from each other by less than this share of what images do are all one."""
+"""Mode collapse: generated images vary less than this fraction of real ones."""
 LOOK_EVERY = 50
-"""Steps between looks at how pictures differ: a look waits for the device."""
+"""Steps between checks for mode collapse: each check waits for the device."""
 SETTLING = 0.2
-"""Share of a stage before the first look: every network begins with pictures that are all one."""
+"""Fraction of a stage before the first check: untrained networks generate images that are alike."""
 
 
 ConfigT = TypeVar("ConfigT", bound=AdversarialConfig)
 
 
-class AdversarialDetector(GradientDetector[ConfigT]):
+class AdversarialDetector(GanDetector[ConfigT]):
     """Subclasses set the two networks; D gives (logit or value (n,), features)."""
 
     generator: nn.Module
     discriminator: nn.Module
-    num_resets: Tensor
     num_collapsed: Tensor
     alike: Tensor
 
     def __init__(self, config: ConfigT) -> None:
         super().__init__(config)
         # Buffers, so that a resumed run is guarded like an undisturbed one.
-        self.register_buffer("num_resets", torch.zeros((), dtype=torch.long))
         self.register_buffer("num_collapsed", torch.zeros((), dtype=torch.long))
         self.register_buffer("alike", torch.zeros((), dtype=torch.bool))
 
     @abstractmethod
     def new_discriminator(self) -> nn.Module:
-        """D with weights freshly drawn."""
-
-    def adam(self, network: nn.Module) -> torch.optim.Optimizer:
-        betas = (self.config.beta1, self.config.beta2)
-        return torch.optim.Adam(network.parameters(), lr=self.config.learning_rate, betas=betas)
+        """D with new first weights."""
 
     def noise(self, n: int, step: Step) -> Tensor:
         """z ~ N(0, I), (n, latent)."""
@@ -69,20 +64,20 @@ class AdversarialDetector(GradientDetector[ConfigT]):
         real_value, real_features = self.discriminator(images)
         fake_value, fake_features = self.discriminator(fake)
 
-        d_loss = adversarial.discriminator_loss(config.adversarial, real_value, fake_value)
-        g_loss = adversarial.generator_loss(config.adversarial, fake_value)
+        if config.adversarial == "bce":
+            d_loss = losses.discriminator_bce(real_value, fake_value)
+            g_loss = losses.called_real(fake_value)
+        else:
+            d_loss = losses.wgan_critic(real_value, fake_value)
+            g_loss = losses.wgan_generator(fake_value)
         report = {"generator": g_loss.detach(), "discriminator": d_loss.detach()}
         if config.adversarial == "wgan-gp":
             u = step.ranks.uniform(len(images), 1, 1, 1, device=images.device)
-            penalty = adversarial.gradient_penalty(
-                lambda x: self.discriminator(x)[0], images, fake, u
-            )
+            penalty = losses.gradient_penalty(lambda x: self.discriminator(x)[0], images, fake, u)
             d_loss = d_loss + config.gradient_penalty * penalty
             report["gradient_penalty"] = penalty.detach()
         if config.w_fm:
-            matching = adversarial.fm_mean(
-                real_features.detach(), fake_features, step.ranks.batch_mean
-            )
+            matching = losses.fm_mean(real_features.detach(), fake_features, step.ranks.batch_mean)
             g_loss = g_loss + config.w_fm * matching
             report["feature_matching"] = matching.detach()
         # One graph serves both. G first: its gradient passes through D's weights as they were.
@@ -97,15 +92,15 @@ class AdversarialDetector(GradientDetector[ConfigT]):
         return report
 
     def _watch_discriminator(self, loss: Tensor, step: Step) -> None:
-        """Draw D anew when it has won PATIENCE times running."""
-        if not step.mean(loss) < COLLAPSED:  # nor a loss that is no number: the loop refuses it
+        """Reset D when it has won PATIENCE steps in a row."""
+        if not step.mean(loss) < COLLAPSED:  # nan is left to the training loop, which raises
             self.num_collapsed.zero_()
             return
         self.num_collapsed += 1
         if self.num_collapsed < PATIENCE:
             return
         self.num_collapsed.zero_()
-        redraw(
+        reset(
             self,
             self.discriminator,
             step,
@@ -113,17 +108,17 @@ class AdversarialDetector(GradientDetector[ConfigT]):
         )
 
     def watch_spread(self, images: Tensor, pictures: Tensor, step: Step, what: str) -> None:
-        """Report when pictures become all one (mode collapse), and when they cease to be."""
+        """Report when generated pictures become alike (mode collapse), and when that ends."""
         if step.number % LOOK_EVERY:
             return
-        found, expected = (
-            adversarial.spread(some.detach(), step.ranks.batch_mean).item()
-            for some in (pictures, images)
+        generated, real = (
+            losses.spread(batch.detach(), step.ranks.batch_mean).item()
+            for batch in (pictures, images)
         )
-        alike = found < ALIKE * expected
+        alike = generated < ALIKE * real
         if alike and not self.alike:
             step.event(
-                f"mode collapse: {what} differ from each other {found / expected:.1%} as much as "
+                f"mode collapse: {what} differ from each other {generated / real:.1%} as much as "
                 f"training images do; if this does not pass, train longer or with other seeds"
             )
         elif self.alike and not alike:

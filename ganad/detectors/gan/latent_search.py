@@ -3,10 +3,10 @@
     R(z) = Σ |x − G(z)|,  Df(z) = Σ |f(x) − f(G(z))|,  L(z) = (1 − λ)·R + λ·Df + ρ·‖z‖²
 
 Many images are searched at once, each in a slot with its own z and its own Adam. A slot whose
-image has finished is given to the next one in the queue, so the batch keeps its shape to the end.
-That is what makes results independent: the kernels that a processor picks depend on the shape, and
-with them the last bits of a gradient, and 500 steps along the kinks of an L1 norm turn last bits
-into another z. Nothing else couples the slots, for L is summed over them, not averaged.
+search has finished takes the next image of the queue, so the batch keeps its shape to the end.
+The fixed shape makes results independent of each other: processors choose kernels by the shape, the
+last bits of a gradient depend on the kernel, and 500 steps along the kinks of an L1 norm turn last
+bits into another z. Nothing else couples the slots, because L is summed over them, not averaged.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from ganad.batch.fixed import fixed
-from ganad.losses_adversarial import fm_pair
+from ganad.losses import l1_distance
 
 ROUND = 50
-"""Steps between looks at which slots have finished: a look waits for the device."""
+"""Steps between checks for finished slots: each check waits for the device."""
 IDLE = -1
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 SCHEDULE = ((0.4, 0.1), (0.6, 0.05))
-"""From these shares of the steps on, the rate is multiplied by this: 1e-2 to step 200, 1e-3 to
-300, 5e-4 to 500 (EGBAD's implementation of AnoGAN)."""
+"""(fraction of the steps, factor): from there on the rate is multiplied by the factor. 1e-2 to step
+200, 1e-3 to 300, 5e-4 to 500 (EGBAD's implementation of AnoGAN)."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class SearchOptions:
     tolerance: float = 0.0
     """A search ends when ROUND steps have lowered its best L by less than this share; 0 = never."""
     keep: Literal["last", "best"] = "last"
-    """Which z is the result: that of the last step, or that of the lowest L."""
+    """The result: the z of the last step, or the z of the lowest L."""
     slots: int = 32
     dtype: torch.dtype = torch.float32
-    """Of the networks during the search; results are evaluated in float32."""
+    """Type of the networks during the search; results are evaluated in float32."""
 
 
 @dataclass
@@ -82,7 +82,7 @@ class LatentSearch:
         """Images (n, c, h, w) in [-1, 1], starts (n, r, latent) -> the best of r searches each."""
         n, num_restarts, _ = starts.shape
         flags = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-        # Any autocast of the caller's is off: the precision is that of the copies.
+        # The copies have their own precision: the caller's autocast must not change it.
         with torch.no_grad(), flags, torch.autocast(images.device.type, enabled=False):
             starts = starts.to(images.device, torch.float32).flatten(0, 1)
             found = self._search_all(images, starts, num_restarts)
@@ -105,7 +105,7 @@ class LatentSearch:
                 slots.enter(slot, starts[job[slot]])
             if max(job) == IDLE:
                 return results
-            # An idle slot goes on with any image: the shape is what matters.
+            # An idle slot goes on with any image, so that the shape stays.
             index = torch.tensor(job, device=images.device).clamp(min=0) // num_restarts
             x = images[index].contiguous(memory_format=torch.channels_last)
             f_x = targets[index]
@@ -114,7 +114,7 @@ class LatentSearch:
                 self._step(slots, x, f_x)
             done = slots.steps >= options.steps
             if options.tolerance > 0:
-                # A loss that is not a number never gets lower, so such a search ends here too.
+                # A loss of nan never gets lower, so such a search ends here too.
                 done = done | ~(slots.lowest < (1 - options.tolerance) * lowest)
             finished = [slot for slot in done.nonzero().flatten().tolist() if job[slot] != IDLE]
             if finished:
@@ -165,11 +165,11 @@ class LatentSearch:
         return (1 - share) * residual + share * discrimination
 
     def _distance(self, one: Tensor, other: Tensor) -> Tensor:
-        summed = fm_pair(one, other)
+        summed = l1_distance(one, other, torch.float32)
         return summed if self.options.reduction == "sum" else summed / one[0].numel()
 
     def _targets(self, images: Tensor) -> Tensor:
-        """f(x) of all images, in batches of the one shape."""
+        """f(x) of all images, in batches of one shape."""
         parts = []
         for some in images.split(self.options.slots):
             batch, num = fixed(some, self.options.slots)
@@ -236,8 +236,8 @@ def _empty_results(images: Tensor, starts: Tensor) -> Found:
 
 
 def frozen(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy in eval mode without gradients; batch norms that follow a convolution are folded into
-    its weights, for reading and writing every activation once more is a third of the time."""
+    """A copy in eval mode without gradients. Batch norms that follow a convolution are folded into
+    its weights: another pass over every activation is a third of the time."""
     network = copy.deepcopy(network).eval().requires_grad_(False)
     for part in list(network.modules()):
         if isinstance(part, nn.Sequential):

@@ -13,15 +13,61 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganad import losses
-from ganad.detectors.base import GradientDetector, Scores, Step
-from ganad.detectors.collapse import redraw_if_collapsed
+from ganad.detectors.base import BatchScores, Step
+from ganad.detectors.collapse import reset_if_collapsed
+from ganad.detectors.gan.base import GanDetector
 from ganad.detectors.gan.config import SkipGanomalyConfig
-from ganad.detectors.gan.unet import UNet
-from ganad.networks.dcgan import encoder
-from ganad.networks.initialisation import dcgan_init
+from ganad.networks.dcgan import LEAK, dcgan_init, encoder
+
+
+class UNet(nn.Module):
+    """The U-Net of pix2pix (Isola et al. 2017) with 4×4 kernels.
+
+    Images n×channels×S×S in [-1, 1] -> the same shape and range; S is a power of two.
+
+    Level i halves the side to S/2^(i+1) and has width·min(2^i, 8) channels; the last one is 1×1.
+    Every level but the last sends its output across to the way up, except the outermost
+    `dropped_skips` of them.
+    """
+
+    def __init__(self, image_size: int, channels: int, width: int, dropped_skips: int = 0) -> None:
+        super().__init__()
+        last = image_size.bit_length() - 2
+        assert image_size == 2 ** (last + 1), "not a power of two"
+        assert 0 <= dropped_skips <= last, "more skips dropped than there are"
+        self.dropped_skips = dropped_skips
+        down: list[nn.Module] = []
+        up: list[nn.Module] = []
+        before = channels
+        for level in range(last + 1):
+            wide = width * min(2**level, 8)
+            smaller = nn.Conv2d(before, wide, 4, 2, 1, bias=False)
+            between = 0 < level < last
+            down.append(nn.Sequential(smaller, nn.BatchNorm2d(wide)) if between else smaller)
+            joined = 2 * wide if dropped_skips <= level < last else wide
+            larger = nn.ConvTranspose2d(joined, before, 4, 2, 1, bias=level == 0)
+            up.append(nn.Sequential(larger, nn.BatchNorm2d(before)) if level else larger)
+            before = wide
+        self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
+
+    def forward(self, images: Tensor) -> Tensor:
+        skips: list[Tensor] = []
+        hidden = images
+        for down in self.down[:-1]:
+            # What crosses over is the activated tensor: in the authors' code the next level's
+            # in-place LeakyReLU has changed it before it is concatenated.
+            hidden = F.leaky_relu(down(hidden), LEAK)
+            skips.append(hidden)
+        hidden = self.down[-1](hidden)
+        for level in reversed(range(len(self.up))):
+            if self.dropped_skips <= level < len(skips):
+                hidden = torch.cat([skips[level], hidden], 1)
+            hidden = self.up[level](F.relu(hidden))
+        return torch.tanh(hidden)
 
 
 class FeatureDiscriminator(nn.Module):
@@ -38,15 +84,13 @@ class FeatureDiscriminator(nn.Module):
         return self.classifier(features).flatten(), features
 
 
-class SkipGanomaly(GradientDetector[SkipGanomalyConfig]):
+class SkipGanomaly(GanDetector[SkipGanomalyConfig]):
     name = "skip_ganomaly"
     summary = "U-Net GAN; score = 0.9 reconstruction error + 0.1 distance of D's features"
     paper = "Akçay et al., Skip-GANomaly, IJCNN 2019"
     good_at = "sharp reconstructions of aligned images; heat maps with little blur"
     bad_at = "anomalies that the skips can copy across: raise skip_depth"
     Config = SkipGanomalyConfig
-    num_resets: Tensor
-    """How often the discriminator was drawn anew; a buffer, so that it survives a resume."""
 
     def __init__(self, config: SkipGanomalyConfig) -> None:
         super().__init__(config)
@@ -54,15 +98,11 @@ class SkipGanomaly(GradientDetector[SkipGanomalyConfig]):
         self.generator = UNet(size, channels, width, config.skip_depth)
         self.discriminator = FeatureDiscriminator(size, channels, width, config.latent)
         dcgan_init(self)
-        self.register_buffer("num_resets", torch.zeros((), dtype=torch.long))
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        rate, betas = self.config.learning_rate, (self.config.beta1, 0.999)
         return {
-            "generator": torch.optim.Adam(self.generator.parameters(), lr=rate, betas=betas),
-            "discriminator": torch.optim.Adam(
-                self.discriminator.parameters(), lr=rate, betas=betas
-            ),
+            "generator": self.adam(self.generator),
+            "discriminator": self.adam(self.discriminator),
         }
 
     def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
@@ -74,9 +114,9 @@ class SkipGanomaly(GradientDetector[SkipGanomalyConfig]):
         real_logit, real_features = self.discriminator(images)
         fake_logit, fake_features = self.discriminator(x_hat)
 
-        adversarial = losses.generator_bce(fake_logit)
-        con = losses.contextual(images, x_hat)
-        latent = losses.feature_pair(real_features, fake_features)
+        adversarial = losses.called_real(fake_logit)
+        con = losses.absolute_error(images, x_hat)
+        latent = losses.squared_error(real_features, fake_features)
         generator_loss = losses.total(
             [
                 (self.config.w_adv, adversarial),
@@ -84,15 +124,14 @@ class SkipGanomaly(GradientDetector[SkipGanomalyConfig]):
                 (self.config.w_lat, latent),
             ]
         )
-        # The code sums the two halves that discriminator_bce averages.
-        source = 2 * losses.discriminator_bce(real_logit, fake_logit)
+        source = losses.discriminator_bce(real_logit, fake_logit)
         discriminator_loss = source
         if self.config.d_latent != "0":
             sign = 1.0 if self.config.d_latent == "+" else -1.0
             discriminator_loss = losses.total([(1.0, source), (sign, latent)])
         step.update("generator", generator_loss)
         step.update("discriminator", discriminator_loss)
-        redraw_if_collapsed(self, self.discriminator, source, step, dcgan_init)
+        reset_if_collapsed(self, self.discriminator, source, step, dcgan_init)
         return {
             "generator": generator_loss.detach(),
             "adversarial": adversarial.detach(),
@@ -104,7 +143,7 @@ class SkipGanomaly(GradientDetector[SkipGanomalyConfig]):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.generator(images)
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         x = self.prepare(images)
         with self.autocast():
             x_hat = self.generator(x)
@@ -112,12 +151,12 @@ class SkipGanomaly(GradientDetector[SkipGanomalyConfig]):
             features_hat = self.discriminator(x_hat)[1]
         error = x - x_hat.float()
         error = error.abs() if self.config.score_norm == "l1" else error.square()
-        residual = losses.per_image(error).double().cpu().numpy()
+        residual = losses.per_image(error)
         distance = (features.float() - features_hat.float()).square()
-        latent = losses.per_image(distance).double().cpu().numpy()
+        latent = losses.per_image(distance)
         weight = self.config.score_weight
-        return Scores(
+        return BatchScores(
             weight * residual + (1 - weight) * latent,
             {"residual": residual, "latent": latent},
-            losses.absolute_map(x, x_hat).cpu().numpy() if maps else None,
+            losses.absolute_map(x, x_hat) if maps else None,
         )

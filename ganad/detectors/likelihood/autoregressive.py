@@ -1,4 +1,4 @@
-"""What PixelCNN and PixelRNN share: p(x) = Π p(x_i | x_<i), trained and scored by its logarithm.
+"""Base of PixelCNN and PixelRNN: p(x) = Π p(x_i | x_<i), trained and scored by its logarithm.
 
 L = A(x) = −(1/d) Σ_i log₂ p(x_i | x_<i),  d = channels · height · width
 """
@@ -9,24 +9,23 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TypeVar
 
-import numpy as np
 from torch import Tensor
 
-from ganad import losses_likelihood as losses
-from ganad.detectors.base import GradientDetector, Scores, Step
+from ganad import losses
+from ganad.detectors.base import BatchScores, GradientDetector, Step
 from ganad.detectors.likelihood.config import AutoregressiveConfig
 
 ConfigT = TypeVar("ConfigT", bound=AutoregressiveConfig)
 
 
 class AutoregressiveDetector(GradientDetector[ConfigT]):
-    """Subclasses give the logits of every value from the values before it."""
+    """Subclasses predict the logits of every value from the values before it."""
 
     scoring_batch = 8  # 256 logits for every value are large
 
     @abstractmethod
     def logits(self, x: Tensor) -> Tensor:
-        """Images in [-1, 1], n×c×h×w -> n×c×levels×h×w; at a value, of the values before it."""
+        """Images in [-1, 1], n×c×h×w -> n×c×levels×h×w, each value from those before it."""
 
     def bits(self, images: Tensor) -> Tensor:
         """Prepared images -> −log₂ p(x_i | x_<i), float32 n×c×h×w."""
@@ -39,19 +38,18 @@ class AutoregressiveDetector(GradientDetector[ConfigT]):
         return {"bits_per_dimension": loss.detach()}
 
     def reconstruct(self, images: Tensor) -> Tensor:
-        """What the model expects of each pixel, given the true pixels before it."""
+        """The expectation of each pixel, given the true pixels before it."""
         q = losses.quantise(images, self.config.levels)
         return losses.expectation(self.logits(losses.dequantise(q, self.config.levels)))
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         x = self.prepare(images)
         with self.autocast():
             bits = self.bits(x)
-        per_image = bits.double().flatten(1).mean(1).cpu().numpy()
-        terms = {"bits_per_dimension": per_image}
-        score = per_image
+        score = bits.double().flatten(1).mean(1)
+        terms = {"bits_per_dimension": score}
         if self.config.score == "complexity":
-            q = losses.quantise(x, self.config.levels).cpu().numpy().astype(np.uint8)
-            terms["png_bits_per_dimension"] = losses.compressed_bits(q)
-            score = per_image - terms["png_bits_per_dimension"]
-        return Scores(score, terms, bits.mean(1).cpu().numpy() if maps else None)
+            png_bits = losses.compressed_bits(losses.quantise(x, self.config.levels))
+            terms["png_bits_per_dimension"] = png_bits
+            score = score - png_bits
+        return BatchScores(score, terms, bits.mean(1) if maps else None)

@@ -11,7 +11,7 @@ from ganad.errors import ConfigError
 
 
 class AutoregressiveConfig(GradientConfig):
-    """Keys of both."""
+    """Keys of both methods."""
 
     largest_input: ClassVar[int] = 128
 
@@ -20,10 +20,10 @@ class AutoregressiveConfig(GradientConfig):
     batch_size: int = Field(default=16, ge=1)
     """Images per step over all workers together."""
     levels: int = Field(default=256, ge=2, le=256)
-    """Values that a pixel can take; fewer than 256 round the image and train faster."""
+    """Values that a pixel can have; fewer than 256 round the image and train faster."""
     score: Literal["likelihood", "complexity"] = "likelihood"
     """Bits per dimension, or those minus the bits of a PNG file (Serrà et al., ICLR 2020), which
-    takes from the likelihood its liking for plain images."""
+    corrects for the high likelihood of plain images."""
 
     def check_width(self, key: str, features: int) -> None:
         """Raise ConfigError unless the features of a layer divide evenly among the colours."""
@@ -38,11 +38,11 @@ class PixelCnnConfig(AutoregressiveConfig):
     """Defaults: a network that a processor can train. The preset `paper` has the paper's."""
 
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Adam's. The paper names none."""
+    """Adam's learning rate. The paper does not give one."""
     layers: int = Field(default=7, ge=1)
-    """Gated layers, the first one with the image's own mask included."""
+    """Gated layers, including the first one with mask A."""
     width: int = Field(default=48, ge=1)
-    """Features of each stack; a multiple of channels, as the colours share them."""
+    """Features of each stack; a multiple of channels, because the colours share them."""
     kernel: int = Field(default=3, ge=3)
     """Side of the kernels after the first layer; odd."""
     first_kernel: int = Field(default=7, ge=3)
@@ -63,15 +63,15 @@ class PixelRnnConfig(AutoregressiveConfig):
     largest_input: ClassVar[int] = 64
 
     image_size: int = Field(default=32, ge=8, le=8192)
-    """Side in pixels; rows are walked one after another, so time grows faster than its square."""
+    """Side in pixels; rows are computed one after another: time grows faster than its square."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """RMSProp's. The paper set it by hand for each data set."""
+    """RMSProp's learning rate. The paper set it by hand for each data set."""
     layers: int = Field(default=7, ge=1)
     """Row LSTM layers."""
     hidden: int = Field(default=18, ge=1)
-    """h, features of a state; a multiple of channels, as the colours share them."""
+    """h, features of a state; a multiple of channels, because the colours share them."""
     kernel: int = Field(default=3, ge=3)
-    """k of the 1×k kernels; odd. The paper wants 3 at least."""
+    """k of the 1×k kernels; odd, at least 3 (paper)."""
     head_width: int = Field(default=36, ge=1)
     """Features of the 1×1 layers before the softmax; a multiple of channels."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def colour_groups(num_features: int, num_colours: int, repeats: int = 1) -> Tensor:
-    """The colour that each feature belongs to: equal blocks in order, the whole row repeated.
+    """The number of the colour of each feature: equal blocks in order, the whole row repeated.
 
     (6, 3, 1) -> 0 0 1 1 2 2; (6, 3, 2) -> 0 1 2 0 1 2, for two gates of three features each.
     """
@@ -23,8 +23,8 @@ def colour_groups(num_features: int, num_colours: int, repeats: int = 1) -> Tens
 class MaskedConv2d(nn.Conv2d):
     """A convolution that keeps the size and sees rows above, and pixels to the left in its row.
 
-    Of the pixel itself, kind "A" sees the colours before its own, kind "B" its own as well: A is
-    for the image, B for features made of it. `gates` sets of outputs lie one after another.
+    In the pixel itself, kind "A" sees the colours before its own, kind "B" its own as well: A is
+    for the image, B for features computed from it. `gates` sets of outputs lie one after another.
     """
 
     mask: Tensor
@@ -64,9 +64,9 @@ def gate(features: Tensor) -> Tensor:
 class GatedBlock(nn.Module):
     """One layer of the gated PixelCNN (van den Oord et al. 2016b, fig. 2).
 
-    The vertical stack sees all rows above; the horizontal one its own row to the left, and the
-    vertical one through a 1×1 link, so that no pixel before is hidden. The first block takes the
-    image: it leaves out the pixel's own colour and has no residual.
+    The vertical stack sees all rows above. The horizontal stack sees its own row to the left, and
+    the vertical stack through a 1×1 link, so that no earlier pixel is hidden. The first block takes
+    the image: it leaves out the pixel's own colour and has no residual.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class GatedBlock(nn.Module):
         super().__init__()
         half = kernel // 2
         self.first = first
-        # The first block reads the rows above; after it a row of the vertical stack holds nothing
-        # of that row itself and may be read too.
+        # The first block reads the rows above. Its output at a row depends on no pixel of that row,
+        # so that later blocks may read the row itself too.
         self.reach = (half, half, half, 0)
         self.vertical = nn.Conv2d(inputs, 2 * width, (half if first else half + 1, kernel))
         self.link = nn.Conv2d(2 * width, 2 * width, 1)
@@ -96,8 +96,8 @@ class RowLstm(nn.Module):
         [o, f, i, g] = K_ss ⊛ h_above + K_is ⊛ x,  c = σ(f) c_above + σ(i) tanh(g),
         h = σ(o) tanh(c)                                                            (eq. 3)
 
-    Both kernels are 1×k. The state of a row is made at once from that of the row above, so its
-    context is a triangle that widens upwards; the input-to-state kernel is of mask B.
+    Both kernels are 1×k. The state of a row is computed at once from that of the row above, so
+    its context is a triangle that widens upwards; the input-to-state kernel has mask B.
     """
 
     def __init__(self, hidden: int, kernel: int, num_colours: int) -> None:
@@ -125,8 +125,8 @@ class RowLstm(nn.Module):
 class PixelSoftmax(nn.Module):
     """Two 1×1 layers with ReLU, then logits of every colour: n×f×H×W -> n×c×levels×H×W.
 
-    (van den Oord et al. 2016a, table 1.) Logits are float32 under autocast too: a likelihood is a
-    sum of many of their differences.
+    (van den Oord et al. 2016a, table 1.) Logits are float32 under autocast too: a likelihood sums
+    many of their differences.
     """
 
     def __init__(self, features: int, width: int, num_colours: int, levels: int) -> None:

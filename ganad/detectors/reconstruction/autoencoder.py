@@ -7,31 +7,32 @@ with Neural Networks", Science 2006), with GANomaly's encoder and decoder: its a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ganad import losses, losses_reconstruction
-from ganad.detectors.base import GradientDetector, Scores, Step
+from ganad import losses
+from ganad.detectors.base import BatchScores, GradientDetector, Step
 from ganad.detectors.collapse import report_if_useless
-from ganad.detectors.reconstruction.config import AutoencoderConfig, Error
-from ganad.networks.dcgan import decoder, encoder
-from ganad.networks.initialisation import dcgan_init
+from ganad.detectors.reconstruction.config import AutoencoderConfig
+from ganad.networks.dcgan import dcgan_init, decoder, encoder
+
+Error = Literal["l1", "l2", "ssim"]
 
 
 def unit(x: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 1], the range that SSIM's constants are made for."""
+    """[-1, 1] -> [0, 1], the range of SSIM's constants."""
     return (x.float() + 1) / 2
 
 
 def training_loss(x: Tensor, x_hat: Tensor, kind: Error) -> Tensor:
     """The scalar error of a batch of prepared images."""
     if kind == "l1":
-        return losses.contextual(x, x_hat)
+        return losses.absolute_error(x, x_hat)
     if kind == "l2":
-        return losses_reconstruction.squared_error(x, x_hat)
-    return losses_reconstruction.ssim_loss(unit(x), unit(x_hat))
+        return losses.squared_error(x, x_hat)
+    return losses.ssim_loss(unit(x), unit(x_hat))
 
 
 def pixel_error(x: Tensor, x_hat: Tensor, kind: Error) -> Tensor:
@@ -40,7 +41,7 @@ def pixel_error(x: Tensor, x_hat: Tensor, kind: Error) -> Tensor:
         return (x.float() - x_hat.float()).abs()
     if kind == "l2":
         return (x.float() - x_hat.float()).square()
-    return 1 - losses_reconstruction.ssim_map(unit(x), unit(x_hat))
+    return 1 - losses.ssim_map(unit(x), unit(x_hat))
 
 
 class Autoencoder(GradientDetector[AutoencoderConfig]):
@@ -72,19 +73,19 @@ class Autoencoder(GradientDetector[AutoencoderConfig]):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.decoder(self.encoder(images))
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         x = self.prepare(images)
         with self.autocast():
             x_hat = self.reconstruct(x)
         kinds: set[Error] = {"l1", "l2", self.config.score}
         errors = {kind: pixel_error(x, x_hat, kind) for kind in sorted(kinds)}
-        terms: dict[str, np.ndarray] = {
-            kind: error.double().flatten(1).mean(1).cpu().numpy() for kind, error in errors.items()
+        terms: dict[str, Tensor] = {
+            kind: error.double().flatten(1).mean(1) for kind, error in errors.items()
         }
         score_map = None
         if maps:
             by_pixel = errors[self.config.score].mean(1, keepdim=True)
             if self.config.map_blur:
-                by_pixel = losses_reconstruction.gaussian_blur(by_pixel, self.config.map_blur)
-            score_map = by_pixel[:, 0].cpu().numpy()
-        return Scores(terms[self.config.score], terms, score_map)
+                by_pixel = losses.gaussian_blur(by_pixel, self.config.map_blur)
+            score_map = by_pixel[:, 0]
+        return BatchScores(terms[self.config.score], terms, score_map)

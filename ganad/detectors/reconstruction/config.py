@@ -13,10 +13,10 @@ Error = Literal["l1", "l2", "ssim"]
 
 
 class AutoencoderConfig(GradientConfig):
-    """Defaults: those of GANomaly where the two meet. The paper has no anomaly detection."""
+    """Defaults: GANomaly's where the two share a key. The paper has no anomaly detection."""
 
     latent: int = Field(default=100, ge=1)
-    """Width of the code. One that is too wide lets anomalies through unharmed."""
+    """Width of the code. Too wide a code also reconstructs anomalies."""
     width: int = Field(default=64, ge=1)
     """Channels after the first convolution."""
     extra_layers: int = Field(default=0, ge=0)
@@ -24,7 +24,7 @@ class AutoencoderConfig(GradientConfig):
     loss: Error = "l1"
     """mean |x − x̂|, mean (x − x̂)², or 1 − SSIM."""
     score: Error = "l2"
-    """The error that is the score, and that the map shows by pixel."""
+    """The error that is the score and, by pixel, the map."""
     map_blur: float = Field(default=0.0, ge=0)
     """σ in pixels of a Gaussian over the map; 4 suits 256-pixel images, 0 = none."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -45,7 +45,7 @@ class VaeConfig(GradientConfig):
     batch_size: int = Field(default=128, ge=1)
     """Images per step over all workers together."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Of Adam at the start; falls to 0 as a half cosine."""
+    """Adam's learning rate at the start; it falls to 0 as a half cosine."""
     latent: int = Field(default=100, ge=1)
     """Width of the code z."""
     width: int = Field(default=64, ge=1)
@@ -55,7 +55,7 @@ class VaeConfig(GradientConfig):
     beta: float = Field(default=1.0, ge=0)
     """Weight of KL; both terms are sums, so 1 is the paper's bound."""
     warm_up: float = Field(default=0.1, ge=0, le=1)
-    """Share of the steps over which the weight of KL rises from 0 to beta."""
+    """Fraction of the steps over which the weight of KL rises from 0 to beta."""
     score: Literal["recon", "elbo", "recon_prob"] = "recon"
     """½ Σ (x − x̂)² at z = μ; that plus KL; or its mean over draws of z (An & Cho 2015)."""
     num_draws: int = Field(default=10, ge=1)

@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganad import losses_reconstruction as losses
-from ganad.detectors.base import GradientDetector, Scores, Step
+from ganad import losses
+from ganad.detectors.base import BatchScores, GradientDetector, Step
 from ganad.detectors.reconstruction.config import VaeConfig
-from ganad.networks.dcgan import decoder, encoder
-from ganad.networks.initialisation import dcgan_init
+from ganad.networks.dcgan import dcgan_init, decoder, encoder
 
 COLLAPSED_NATS = 0.1
-"""A code that carries less than this says nothing of the image."""
+"""A code that carries less than this says nothing about the image."""
 
 
 class Vae(GradientDetector[VaeConfig]):
@@ -52,7 +51,7 @@ class Vae(GradientDetector[VaeConfig]):
 
     def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
         if self._adam is not None:
-            # Set from the step, not from a counter of its own: a resumed run needs no more state.
+            # A function of the step, so that a resumed run needs no further state.
             rate = (
                 0.5 * self.config.learning_rate * (1 + math.cos(math.pi * step.number / step.total))
             )
@@ -79,31 +78,28 @@ class Vae(GradientDetector[VaeConfig]):
         nats = step.mean(kl)
         if nats < COLLAPSED_NATS:
             step.event(
-                f"the code carries only {nats:.3g} nats per image, so that all images are rebuilt "
+                f"the code carries only {nats:.3g} nats per image, so all images are reconstructed "
                 f"alike: lower beta or train for more epochs"
             )
 
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.decoder(self.encode(images)[0])
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         x = self.prepare(images)
         with self.autocast():
             mu, log_variance = self.encode(x)
             x_hat = self.decoder(mu)
         error = (x - x_hat.float()).square()
         terms = {
-            "recon": losses.gaussian_nll(x, x_hat),
-            "kl": losses.kl_to_standard_normal(mu, log_variance),
+            "recon": losses.gaussian_nll(x, x_hat).double(),
+            "kl": losses.kl_to_standard_normal(mu, log_variance).double(),
         }
         if self.config.score == "recon_prob":
             terms["recon_prob"], error = self._mean_over_draws(x, mu, log_variance, ids)
-        columns = {name: term.double().cpu().numpy() for name, term in terms.items()}
-        if self.config.score == "elbo":
-            score = columns["recon"] + columns["kl"]
-        else:
-            score = columns[self.config.score]
-        return Scores(score, columns, error.mean(1).cpu().numpy() if maps else None)
+        elbo = self.config.score == "elbo"
+        score = terms["recon"] + terms["kl"] if elbo else terms[self.config.score]
+        return BatchScores(score, terms, error.mean(1) if maps else None)
 
     def _mean_over_draws(
         self, x: Tensor, mu: Tensor, log_variance: Tensor, ids: Sequence[str]

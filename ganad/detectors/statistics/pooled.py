@@ -6,13 +6,12 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ganad.batch.augment_fit import passes
 from ganad.batch.fixed import fixed
-from ganad.detectors.base import Scores, StatisticsDetector, StatisticsT
+from ganad.detectors.base import BatchScores, StatisticsDetector, StatisticsT
 from ganad.detectors.statistics.attribution import heat_maps
 from ganad.detectors.statistics.config import PooledConfig
 from ganad.errors import TrainingError
@@ -80,11 +79,11 @@ class PooledDetector(
         """Pooled features (n, d) by level -> terms of the score, float64 (n,) by level,
         differentiable."""
 
-    def score_pooled(self, vectors: dict[str, Tensor]) -> Scores:
+    def score_pooled(self, vectors: dict[str, Tensor]) -> BatchScores:
         """Pooled features of a batch of images, by level -> their scores without maps."""
         return self._combine(self.level_terms(vectors))
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> Scores:
+    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         if not maps:
             return self.score_pooled(self.features(images))
         prepared = self.prepare(images)
@@ -92,13 +91,12 @@ class PooledDetector(
             found = self.extractor.maps(prepared)
         terms, heat = heat_maps(found, self.level_terms, self.config.input_size)
         scores = self._combine(terms)
-        scores.maps = (heat / len(terms) if self.averaged else heat).cpu().numpy()
+        scores.maps = heat / len(terms) if self.averaged else heat
         return scores
 
-    def _combine(self, terms: dict[str, Tensor]) -> Scores:
-        arrays = {name: term.cpu().numpy() for name, term in terms.items()}
-        combine = np.mean if self.averaged else np.sum
-        return Scores(combine(list(arrays.values()), axis=0), arrays)
+    def _combine(self, terms: dict[str, Tensor]) -> BatchScores:
+        stacked = torch.stack(list(terms.values()))
+        return BatchScores(stacked.mean(0) if self.averaged else stacked.sum(0), terms)
 
     def passes(self, images: Tensor) -> Iterator[Tensor]:
         """uint8 training images (n, c, h, w) -> what each pass over them sees, windows if any."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ganad.detectors.base import Step
-from ganad.detectors.collapse import redraw_if_collapsed, report_if_useless
+from ganad.detectors.collapse import report_if_useless, reset_if_collapsed
 
 
 def step_at(number: int, events: list[str], resets: list[str]) -> Step:
@@ -30,7 +30,7 @@ def redraw(loss: float) -> tuple[nn.Linear, list[str], list[str], torch.Tensor]:
     detector.name, detector.config = "a", type("Config", (), {"seed": 5})
     step = step_at(3, events, resets)
     detector.num_resets = num_resets
-    redraw_if_collapsed(
+    reset_if_collapsed(
         detector, network, torch.tensor(loss), step, lambda old: old.reset_parameters(), "d"
     )
     return network, events, resets, num_resets
@@ -44,7 +44,7 @@ def test_a_vanished_loss_draws_the_network_anew_from_seed_and_step() -> None:
     assert network.weight.abs().max() < 0.6  # 1/√3 is the bound of a linear layer's first weights
     assert resets == ["d"]
     assert num_resets == 1
-    assert events == ["d collapsed (loss < 1e-05) and was drawn anew"]
+    assert events == ["d collapsed (loss < 1e-05) and was reinitialized"]
 
 
 @pytest.mark.parametrize("loss", [1.0, 1e-4, float("nan"), float("inf")])

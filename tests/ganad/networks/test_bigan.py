@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ganad.detectors.gan import alad_networks as alad
+from ganad.detectors.gan import alad
 from ganad.errors import ConfigError
 from ganad.networks import bigan
 from ganad.networks.options import BIGAN_SIZES, check_bigan_size

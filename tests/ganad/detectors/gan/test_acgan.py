@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from ganad.detectors.base import Step
 from ganad.detectors.collapse import MAX_RESETS
-from ganad.detectors.gan.acgan import Acgan
-from ganad.detectors.gan.conditional_networks import ConditionalBatchNorm2d
+from ganad.detectors.gan.acgan import Acgan, ConditionalBatchNorm2d
 from ganad.detectors.gan.config import AcganConfig
 from ganad.errors import ConfigError, TrainingError
 from ganad.training.trainer import Trainer
@@ -259,7 +258,7 @@ def test_a_collapsed_discriminator_is_drawn_anew_with_its_optimiser() -> None:
     trainer = Trainer(model, InMemory(images_of(16).numpy()))
     before = inner.head.source.weight.detach().clone()
     first = next(trainer.run())
-    assert "drawn anew" in first.events[0]
+    assert "reinitialized" in first.events[0]
     assert int(model.num_resets) == 1
     assert not torch.equal(before, inner.head.source.weight)
     assert not trainer.optimizers["discriminator"].state

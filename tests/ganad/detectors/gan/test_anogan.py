@@ -183,7 +183,7 @@ def test_a_discriminator_that_has_won_for_long_is_drawn_anew_with_its_optimiser(
     for _ in range(PATIENCE - 1):
         assert not next(steps).events
     before = model.discriminator.inner.classifier.weight.detach().clone()
-    assert "drawn anew" in next(steps).events[0]
+    assert "reinitialized" in next(steps).events[0]
     assert not torch.equal(before, model.discriminator.inner.classifier.weight)
     assert not trainer.optimizers["discriminator"].state  # Adam's moments are gone too
     assert trainer.optimizers["generator"].state
@@ -352,10 +352,10 @@ def test_a_warm_start_trains_nothing_and_says_so(saved: str) -> None:
 def test_a_warm_start_that_does_not_fit_is_refused(saved: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="^latent=9 differs from warm_start: set latent to 8"):
         small(warm_start=saved, latent=9)
-    with pytest.raises(ConfigError, match="^warm_start=.* is no saved fanogan"):
+    with pytest.raises(ConfigError, match="^warm_start=.* is not a saved fanogan"):
         small(warm_start=str(tmp_path))
     Model(small(), None).save(str(tmp_path / "anogan"))
-    with pytest.raises(ConfigError, match="^warm_start=.* is no saved fanogan"):
+    with pytest.raises(ConfigError, match="^warm_start=.* is not a saved fanogan"):
         small(warm_start=str(tmp_path / "anogan"))
 
 

@@ -145,7 +145,7 @@ def test_a_collapsed_discriminator_is_drawn_anew_with_its_optimiser() -> None:
     trainer = Trainer(model, Noise())
     before = model.discriminator.inner.classifier.weight.detach().clone()  # type: ignore[union-attr]
     first = next(trainer.run())
-    assert "drawn anew" in first.events[0]
+    assert "reinitialized" in first.events[0]
     assert int(model.num_resets) == 1
     assert not torch.equal(before, model.discriminator.inner.classifier.weight)  # type: ignore[union-attr]
     assert not trainer.optimizers["discriminator"].state  # Adam's moments are gone too

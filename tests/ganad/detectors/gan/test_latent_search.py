@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ganad.detectors.gan.latent_search import LatentSearch, SearchOptions, frozen
-from ganad.networks.generator import Generator, opponent
+from ganad.networks.dcgan import Generator, opponent
 
 LATENT = 4
 QUICK = SearchOptions(steps=60, rate=5e-2, slots=4)

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from ganad.detectors.base import Step
 from ganad.detectors.collapse import MAX_RESETS
 from ganad.detectors.gan.config import SkipGanomalyConfig
-from ganad.detectors.gan.skip_ganomaly import SkipGanomaly
-from ganad.detectors.gan.unet import UNet
+from ganad.detectors.gan.skip_ganomaly import SkipGanomaly, UNet
 from ganad.errors import ConfigError, TrainingError
 from ganad.training.trainer import Trainer
 
@@ -256,7 +255,7 @@ def test_a_collapsed_discriminator_is_drawn_anew_with_its_optimiser() -> None:
     trainer = Trainer(model, InMemory(images_of(16).numpy()))
     before = inner.classifier.weight.detach().clone()
     first = next(trainer.run())
-    assert "drawn anew" in first.events[0]
+    assert "reinitialized" in first.events[0]
     assert int(model.num_resets) == 1
     assert not torch.equal(before, inner.classifier.weight)
     assert not trainer.optimizers["discriminator"].state

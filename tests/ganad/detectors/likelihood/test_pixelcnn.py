@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from ganad import losses_likelihood
+from ganad import losses
 from ganad.detectors.likelihood.config import PixelCnnConfig
 from ganad.detectors.likelihood.masked import MaskedConv2d, colour_groups
 from ganad.detectors.likelihood.pixelcnn import GatedPixelCnn, PixelCnn
@@ -115,7 +115,7 @@ def test_score_is_the_mean_of_the_bits_and_the_map_shows_where() -> None:
 def test_complexity_takes_off_the_bits_of_a_png_file() -> None:
     images = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)
     plain, corrected = (small(score=kind).score(images) for kind in ("likelihood", "complexity"))
-    png = losses_likelihood.compressed_bits(images.numpy())
+    png = losses.compressed_bits(images).numpy()
     np.testing.assert_allclose(corrected.score, plain.score - png, rtol=1e-6)
     assert set(corrected.terms) == {"bits_per_dimension", "png_bits_per_dimension"}
 

@@ -1,4 +1,4 @@
-"""The precision that is computed in."""
+"""The precision of forward passes."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ganad.detectors import configure, create
-from ganad.detectors.precision import data_type
+from ganad.detectors.base import data_type
 
 CPU = torch.device("cpu")
 
