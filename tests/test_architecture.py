@@ -25,6 +25,7 @@ GANAD = [
     {"saved"},
     {"model"},
     {"scores"},
+    {"evaluation"},
     {"report"},
     {"training", "browse"},
 ]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ganad.errors import ArchiveError
+from ganad.evaluation.evaluate import read_mask
 from ganad.images.decode import Decoded, Preprocessing
 from ganad.report import pictures
-from ganad.scores.evaluation import read_mask
 from ganad.scores.refetch import MapImages, fetch
 from ganad.scores.sql import Session
 from ganad.scores.table import ScoreTable

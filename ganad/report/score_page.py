@@ -12,10 +12,10 @@ from markupsafe import Markup
 
 from ganad import __version__
 from ganad.errors import ConfigError, GanadError, TableError
+from ganad.evaluation.evaluate import ALPHA, Group, groups_of
+from ganad.evaluation.labelled import Labelled
 from ganad.report.figures import Source, Threshold, histogram, thresholds, uniformity
 from ganad.report.gallery import Gallery, gallery
-from ganad.scores.evaluation import ALPHA, Group, groups_of
-from ganad.scores.labelled import Labelled
 from ganad.scores.refetch import MapImages, calibration_of
 from ganad.scores.sql import Session
 from ganad.scores.table import ScoreTable

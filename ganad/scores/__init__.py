@@ -1,1 +1,1 @@
-"""Score tables: rows, SQL, notes on errors, labels, metrics and evaluation."""
+"""Score tables: rows, SQL over them, notes on errors, their images."""

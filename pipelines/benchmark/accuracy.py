@@ -21,8 +21,8 @@ import ray
 from ganad.archive.listing import list_images
 from ganad.detectors import configure
 from ganad.errors import GanadError, TrainingError
-from ganad.scores.baselines import mean_brightness, trivial_scores
-from ganad.scores.metrics import ranking
+from ganad.evaluation.baselines import mean_brightness, trivial_scores
+from ganad.evaluation.metrics import ranking
 from pipelines.benchmark.budget import Budget
 from pipelines.benchmark.data import DataSet, open_data_set, tested_rows
 from pipelines.benchmark.run import fit_and_score

@@ -12,9 +12,9 @@ from scipy.stats import spearmanr
 
 from ganad.archive.listing import list_images
 from ganad.detectors import find
+from ganad.evaluation.metrics import ranking
 from ganad.images.inputs import from_rows
 from ganad.model import load
-from ganad.scores.metrics import ranking
 
 MOST = 2048
 """Images that are scored, at the most; they are decoded beforehand."""

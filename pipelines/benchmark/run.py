@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ganad.evaluation.evaluate import by_kind
+from ganad.evaluation.metrics import ranking
 from ganad.images.inputs import from_rows
-from ganad.scores.evaluation import by_kind
-from ganad.scores.metrics import ranking
 from ganad.training.fit import fit
 from ganad.training.trainer import Progress
 from pipelines.benchmark.data import DataSet, tested_rows

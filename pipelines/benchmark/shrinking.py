@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from ganad.archive.listing import list_images
+from ganad.evaluation.metrics import ranking
 from ganad.images.decode import Preprocessing, decode
 from ganad.model import load
-from ganad.scores.metrics import ranking
 
 BATCH = 64
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any, TextIO
 
-from ganad.scores.evaluation import ALPHA, Evaluation, Group
-from ganad.scores.evaluation import evaluate as evaluate_table
-from ganad.scores.metrics import CHANCE_AUPRO, CHANCE_AUROC, PixelResult
+from ganad.evaluation.delong import CHANCE_AUROC
+from ganad.evaluation.evaluate import ALPHA, Evaluation, Group
+from ganad.evaluation.evaluate import evaluate as evaluate_table
+from ganad.evaluation.metrics import CHANCE_AUPRO, PixelResult
 from ganad.scores.table import ScoreTable
 from pipelines.console.output import check_format, write_csv, write_json, write_lines, write_table
 

@@ -3,9 +3,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
+from ganad.evaluation.labelled import Labelled
 from ganad.report.charts import Axis, Histogram, Uniformity
 from ganad.report.figures import Source, chance_band, histogram, thresholds, uniformity
-from ganad.scores.labelled import Labelled
 from ganad.scores.table import ScoreTable
 from tests.ganad.scores.make_table import MODEL, make_rows, write_table
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from ganad.scores.metrics import PixelMetrics, flagged, ranking
+from ganad.evaluation.metrics import PixelMetrics, flagged, ranking
 
 
 def test_by_hand():

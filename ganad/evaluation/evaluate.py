@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ganad.errors import ArchiveError
-from ganad.scores.labelled import Labelled, images
-from ganad.scores.metrics import Flagged, PixelMetrics, PixelResult, Ranking, flagged, ranking
+from ganad.evaluation.labelled import Labelled, images
+from ganad.evaluation.metrics import Flagged, PixelMetrics, PixelResult, Ranking, flagged, ranking
 from ganad.scores.refetch import MapImages, map_provider
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage

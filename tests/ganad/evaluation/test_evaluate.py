@@ -5,8 +5,8 @@ from sklearn.metrics import roc_auc_score
 
 from ganad.archive.manifest import write_manifest
 from ganad.errors import ArchiveError, ModelError
-from ganad.scores.evaluation import at_image_size, evaluate, read_mask
-from ganad.scores.metrics import PixelMetrics
+from ganad.evaluation.evaluate import at_image_size, evaluate, read_mask
+from ganad.evaluation.metrics import PixelMetrics
 from ganad.scores.table import ScoreTable
 from tests.ganad.scores.make_table import (
     MODEL,

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import average_precision_score, precision_recall_curve
 
-CHANCE_AUROC = 0.5
+from ganad.evaluation.delong import Interval, Placements
+
 AUPRO_LIMIT = 0.3
 """False-positive rate up to which AUPRO integrates (Bergmann et al., CVPR 2019, eq. 2)."""
 CHANCE_AUPRO = AUPRO_LIMIT / 2
@@ -27,6 +28,8 @@ class Ranking:
     num_abnormal: int
     auroc: float | None = None
     """Chance: 0.5."""
+    auroc_interval: Interval | None = None
+    """Holds the true AUROC 95 times of 100."""
     aupr: float | None = None
     """Average precision of the abnormal class. Chance: the anomaly ratio."""
     best_f1: float | None = None
@@ -97,10 +100,12 @@ def ranking(scores: np.ndarray, abnormal: np.ndarray) -> Ranking:
     total = precision[:-1] + recall[:-1]
     f1 = 2 * precision[:-1] * recall[:-1] / np.where(total > 0, total, 1)
     best = int(np.argmax(f1))
+    placements = Placements.of(scores, abnormal)
     return Ranking(
         num,
         num_abnormal,
-        auroc=float(roc_auc_score(abnormal, scores)),
+        auroc=placements.auroc,
+        auroc_interval=placements.interval(),
         aupr=float(average_precision_score(abnormal, scores)),
         best_f1=float(f1[best]),
         best_threshold=float(thresholds[best]),

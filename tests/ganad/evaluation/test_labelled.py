@@ -8,7 +8,7 @@ import pytest
 from ganad.archive.manifest import write_manifest
 from ganad.calibration import Calibration
 from ganad.errors import ConfigError, TableError
-from ganad.scores.labelled import Labelled
+from ganad.evaluation.labelled import Labelled
 from ganad.scores.table import ScoreTable
 from tests.ganad.scores.make_table import (
     MODEL,

@@ -20,10 +20,12 @@ from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Arrays:
-    """Of one model's labelled images that have a score, n of each."""
+    """The n labelled images that one model has scored."""
 
+    image_ids: np.ndarray
+    """str, in rising order"""
     scores: np.ndarray
     """float64"""
     p_values: np.ndarray | None
@@ -32,6 +34,17 @@ class Arrays:
     """bool"""
     labels: np.ndarray
     """str"""
+
+    def only(self, chosen: np.ndarray) -> Arrays:
+        """Some of the images; chosen: bool (n,)."""
+        p_values = None if self.p_values is None else self.p_values[chosen]
+        return Arrays(
+            self.image_ids[chosen],
+            self.scores[chosen],
+            p_values,
+            self.abnormal[chosen],
+            self.labels[chosen],
+        )
 
 
 class Labelled:
@@ -56,12 +69,13 @@ class Labelled:
     def arrays(self, model: str) -> Arrays:
         """The scores and labels of one model."""
         found = self.session.query(
-            "SELECT score, p_value, abnormal, coalesce(label, '') AS label FROM labelled "
+            "SELECT image_id, score, p_value, abnormal, coalesce(label, '') AS label FROM labelled "
             "WHERE model = $1 AND score IS NOT NULL ORDER BY image_id",
             model,
         )
         p_values = found["p_value"].to_numpy()
         return Arrays(
+            found["image_id"].to_numpy(),
             found["score"].to_numpy(),
             p_values if found["p_value"].null_count == 0 else None,
             found["abnormal"].to_numpy(),

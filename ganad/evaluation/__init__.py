@@ -1,0 +1,1 @@
+"""How good scores are where labels are known, and where to cut them where they are not."""
