@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -319,3 +319,22 @@ class StatisticsDetector(Detector[ConfigT], Generic[ConfigT, StatisticsT]):
     @abstractmethod
     def finish(self, statistics: StatisticsT) -> dict[str, Any]:
         """Fit the detector to the statistics; returns facts for the training history."""
+
+
+class Extendable(ABC, Generic[StatisticsT]):
+    """Mixed into a StatisticsDetector that images can be added to after the fit, without those it
+    was fitted on: it keeps its statistics, and scores held-out images from what is kept of them."""
+
+    @property
+    @abstractmethod
+    def statistics(self) -> StatisticsT:
+        """The statistics that the detector was fitted to."""
+
+    @abstractmethod
+    def vectors(self, images: Tensor) -> dict[str, np.ndarray]:
+        """uint8 images (n, c, h, w) -> what score_vectors scores, by level: float32 (n, d), or
+        (n, windows, d) with patches. They do not depend on the fit."""
+
+    @abstractmethod
+    def score_vectors(self, vectors: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The scores of the images that vectors() was given, float64 (n,)."""

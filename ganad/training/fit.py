@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,8 @@ import torch
 from ganad.archive.listing import list_images
 from ganad.archive.rows import SCHEMA
 from ganad.archive.selection import normal_rows, with_parts
-from ganad.calibration import Calibration
 from ganad.detectors import configure, create
-from ganad.detectors.base import Detector, GradientDetector, StatisticsDetector
+from ganad.detectors.base import GradientDetector, StatisticsDetector
 from ganad.detectors.settings import lay_over, read_config
 from ganad.errors import TrainingError
 from ganad.images.decode import Decoded, Preprocessing
@@ -29,10 +28,12 @@ from ganad.images.protocol import Images, Subset
 from ganad.images.shards import Shards
 from ganad.model import Model
 from ganad.report import write_training_page
+from ganad.storage import files as storage
+from ganad.training.held_out import CHUNK, HeldOut
+from ganad.training.record import Record
 from ganad.training.trainer import Progress, Trainer
 
-CHUNK = 512
-"""Images taken out of a long array at a time."""
+NO_CALIBRATION = "no images are held out for calibration: scores will have no p-values"
 
 
 def fit(
@@ -61,41 +62,46 @@ def fit(
     lay_over(values, keys)
     checked = configure(detector, values)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = create(detector, checked)
+    made = create(detector, checked).to(device)
     preprocessing = Preprocessing(image_size=checked.image_size, channels=checked.channels)
-    pixels, names, labels = _load(images, preprocessing, drop_abnormal)
-    shards, rows = Shards([pixels]), _split(names, checked.seed)
-    train, held_out = _positions(rows, "train"), _positions(rows, "calibration")
-    history: list[dict[str, Any]] = []
-    if isinstance(model, GradientDetector):
-        trainer = Trainer(
-            model, Subset(shards, train), device=device, labels=[labels[i] for i in train]
-        )
+    pixels, rows = _load(images, preprocessing, drop_abnormal)
+    shards, rows = Shards([pixels]), with_parts(rows, checked.seed)
+    train, held_out = _rows_of(rows, "train"), _rows_of(rows, "calibration")
+    chosen = Subset(shards, _positions(train))
+    if isinstance(made, GradientDetector):
+        folder = None if out is None else storage.join(storage.absolute(out), "training")
+        validation = _rows_of(rows, "validation")
+        shown = _positions(validation if len(validation) else held_out)
+        record = Record(folder, shards, shown, made)
+        trainer = Trainer(made, chosen, device=device, labels=train["label"].to_pylist())
         for progress in trainer.run():
-            if progress.epoch_ended:
-                history.append({"epoch": progress.epoch, "step": progress.step, **progress.losses})
-            history += [{"step": progress.step, "event": event} for event in progress.events]
+            record.add(progress)
             if on_progress:
                 on_progress(progress)
+        record.close()
+        history = record.history
     else:
-        assert isinstance(model, StatisticsDetector)
-        history.append(fit_statistics(model.to(device), Subset(shards, train)))
-    calibration = calibrate(model, shards, held_out, [names[i] for i in held_out])
+        assert isinstance(made, StatisticsDetector)
+        history = [fit_statistics(made, chosen)]
+    ids = held_out["image_id"].to_pylist()
+    scored = HeldOut.from_images(made, shards, _positions(held_out), ids)
+    if not scored.ids:
+        warnings.warn(f"{NO_CALIBRATION}; give more training images", stacklevel=2)
     facts = {"num_train": len(train), "num_calibration": len(held_out), "history": history}
-    fitted = Model(model.eval(), calibration, facts)
+    model = Model(made.eval(), scored.calibration(), facts)
     if out is not None:
-        fitted.save(out)
+        scored.save(storage.absolute(out))
+        model.save(out)
         write_training_page(out)
-    return fitted
+    return model
 
 
-def _split(names: list[str], seed: int) -> pa.Table:
-    positions = pa.array(range(len(names)), pa.int64())
-    return with_parts(pa.table({"name": names, "image_id": names, "position": positions}), seed)
+def _rows_of(rows: pa.Table, part: str) -> pa.Table:
+    return rows.filter(pc.equal(rows["part"], part))
 
 
-def _positions(rows: pa.Table, part: str) -> np.ndarray:
-    return rows.filter(pc.equal(rows["part"], part))["position"].to_numpy()
+def _positions(rows: pa.Table) -> np.ndarray:
+    return rows["position"].to_numpy()
 
 
 def fit_statistics(detector: StatisticsDetector[Any, Any], images: Images) -> dict[str, Any]:
@@ -111,43 +117,26 @@ def fit_statistics(detector: StatisticsDetector[Any, Any], images: Images) -> di
     return detector.finish(statistics)
 
 
-def calibrate(
-    detector: Detector[Any], images: Images, positions: np.ndarray, ids: Sequence[str]
-) -> Calibration | None:
-    """Score held-out normal images; None, with a warning, if there are none."""
-    if len(positions) == 0:
-        warnings.warn(
-            "no images were held out for calibration, so scores will have no p-values: "
-            "give more training images",
-            stacklevel=2,
-        )
-        return None
-    scores = []
-    for start in range(0, len(positions), CHUNK):
-        chunk = torch.from_numpy(images.take(positions[start : start + CHUNK]))
-        scores.append(detector.score(chunk, ids[start : start + CHUNK]).score)
-    return Calibration(np.concatenate(scores), tuple(ids))
-
-
 def _load(
     images: Any, preprocessing: Preprocessing, drop_abnormal: bool
-) -> tuple[np.ndarray, list[str], list[str | None]]:
-    """All images decoded, uint8 (n, c, h, w), their names and labels; bad ones are left out,
-    aloud."""
+) -> tuple[np.ndarray, pa.Table]:
+    """All images decoded, uint8 (n, c, h, w), and their rows: image_id, name, label, and position
+    in the array. Bad ones are left out, with a warning."""
+    rows = None
     if isinstance(images, str | os.PathLike):
         table = pa.Table.from_pylist(list(list_images([os.fspath(images)])), schema=SCHEMA)
         table = normal_rows(table, os.fspath(images), drop_abnormal)
         batches = from_rows(table.to_pylist(), preprocessing)
+        rows = table.select(["image_id", "name", "label"])
     else:
-        table, batches = None, decoded_batches(images, preprocessing)
+        batches = decoded_batches(images, preprocessing)
     decoded: list[Decoded] = []
-    names: list[str] = []
-    for some, ids in batches:
-        decoded += some
-        names += ids
-    labels: list[str | None] = [None] * len(decoded)
-    if table is not None:
-        names, labels = table["name"].to_pylist(), table["label"].to_pylist()
+    ids: list[str] = []
+    for batch, its_ids in batches:
+        decoded += batch
+        ids += its_ids
+    if rows is None:
+        rows = pa.table({"image_id": ids, "name": ids, "label": pa.nulls(len(ids), pa.string())})
     good = [i for i, one in enumerate(decoded) if one.image is not None]
     if len(good) < len(decoded):
         first = next(one.error for one in decoded if one.error)
@@ -159,4 +148,4 @@ def _load(
     if not good:
         raise TrainingError("none of the images can be read: give images that decode")
     pixels = np.stack([decoded[i].image for i in good])  # type: ignore[misc]
-    return pixels, [names[i] for i in good], [labels[i] for i in good]
+    return pixels, rows.take(good).append_column("position", pa.array(range(len(good))))

@@ -40,7 +40,7 @@ class Progress:
     losses: dict[str, float]
     """Means since the last report, over all workers; empty between reports."""
     images_per_second: float
-    """Over all workers, since this process began; nan until the first report."""
+    """Over all workers and since the last report, while it was training; nan between reports."""
     events: list[str] = field(default_factory=list)
 
 
@@ -95,6 +95,8 @@ class Trainer:
         self.total = self.steps_per_epoch * config.epochs
         self.step = 0
         self.numbers = None if labels is None else detector.label_numbers(labels)
+        self.seconds = 0.0
+        """Time spent in steps by this process, waiting for images included."""
         self._events: list[str] = []
         self._drawn = (-1, np.empty(0, np.int64), np.empty((0, 2), np.int64))
         self._sums: dict[str, Tensor] = {}
@@ -131,7 +133,7 @@ class Trainer:
         """Train to the end, pausing after every step."""
         self._synchronise(self.detector.parameters(), self.detector.buffers())
         began, first = time.perf_counter(), self.step
-        rate = math.nan
+        reported = (first, self.seconds)
         self.detector.train()
         # Images of the next step are fetched during this one. Which they are is a function of its
         # number, so that no random state is shared with the thread.
@@ -144,11 +146,15 @@ class Trainer:
                 self._num_summed += 1
                 epoch_ended = self.step % self.steps_per_epoch == 0
                 report: dict[str, float] = {}
+                rate = math.nan
+                self.seconds += time.perf_counter() - began
                 if epoch_ended or self.step % CHECK_EVERY == 0:
                     num = self._num_summed
                     report = {name: self._mean(total / num) for name, total in self._sums.items()}
                     self._refuse_nonfinite(report, num)
-                    rate = (self.step - first) * self.batch_size / (time.perf_counter() - began)
+                    since, before = reported
+                    rate = (self.step - since) * self.batch_size / (self.seconds - before)
+                    reported = (self.step, self.seconds)
                     self._sums, self._num_summed = {}, 0
                 events, self._events = self._events, []
                 yield Progress(
@@ -160,6 +166,7 @@ class Trainer:
                     rate,
                     events,
                 )
+                began = time.perf_counter()
                 self.detector.train()  # the caller may have scored in between
         self.detector.eval()
 

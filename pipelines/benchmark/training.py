@@ -38,6 +38,7 @@ from ganad.training.trainer import Trainer
 from pipelines.cluster.connection import connected
 from pipelines.console.progress import say
 from pipelines.train.gradient import CHECKPOINT_STEPS
+from pipelines.train.request import TrainRequest
 from pipelines.train.run import train
 
 Turn = Callable[[int], tuple[float, float]]
@@ -92,7 +93,8 @@ def training(
             out = str(Path(folder) / f"workers-{num}")
             epochs = math.ceil(job_steps / max(1, len(pixels) // config.batch_size))
             keys = {**given, "epochs": epochs}
-            info = train("ganomaly", [source], out, values=keys, workers=num, gpu=False)
+            request = TrainRequest("ganomaly", (source,), out, values=keys, workers=num, gpu=False)
+            info = train(request)
             rows.append(_of_job(info, num, config.batch_size))
     return rows
 

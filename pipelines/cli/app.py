@@ -143,58 +143,42 @@ def train(
     Example: ganad train ganomaly parts/train --out model --set epochs=30
     """
     from ganad.detectors.settings import merge_settings
+    from pipelines.train.request import TrainRequest
 
     if add_to is not None and (config or set_ or seed is not None):
         raise ConfigError(
             f"--add-to {add_to} brings its own settings: leave --config, --set and --seed out"
         )
-    values = merge_settings(detector, config, set_ or [], seed)
-    if each:
-        if isinstance(workers, tuple):
-            raise ConfigError(
-                f"--workers {workers[0]}:{workers[1]} is for one training: give one number "
-                f"with --each"
-            )
-        if add_to is not None:
-            raise ConfigError("--each trains new models: leave --add-to out, or train one by one")
-        if dry_run:
-            from pipelines.cli.dry_run import print_each_training
-
-            return print_each_training(detector, sources, out, values=values)
-        from pipelines.console.output import write_table
-        from pipelines.train.each import train_each
-
-        rows = train_each(
-            detector,
-            sources,
-            out,
-            values=values,
-            workers=workers,
-            gpu=gpu,
-            drop_abnormal=drop_abnormal,
-            debug=debug,
+    if each and isinstance(workers, tuple):
+        raise ConfigError(
+            f"--workers {workers[0]}:{workers[1]} is for one training: give one number with --each"
         )
-        if rows:
-            write_table([key for key in rows[0] if key != "error"], rows, sys.stdout)
-        return None
-    if dry_run:
-        from pipelines.cli.dry_run import print_training
-
-        return print_training(detector, sources, out, values=values, workers=workers, add_to=add_to)
-    from pipelines.train.run import train as run
-
-    run(
+    if each and add_to is not None:
+        raise ConfigError("--each trains new models: leave --add-to out, or train one by one")
+    request = TrainRequest(
         detector,
         sources,
         out,
-        values=values,
+        values=merge_settings(detector, config, set_ or [], seed),
         workers=workers,
         gpu=gpu,
         drop_abnormal=drop_abnormal,
         add_to=add_to,
-        debug=debug,
     )
-    return None
+    if dry_run:
+        from pipelines.cli.dry_run import print_each_training, print_training
+
+        (print_each_training if each else print_training)(request)
+    elif each:
+        from pipelines.console.output import write_table
+        from pipelines.train.each import train_each
+
+        rows = train_each(request, debug)
+        write_table([key for key in rows[0] if key != "error"], rows, sys.stdout)
+    else:
+        from pipelines.train.run import train as run
+
+        run(request, debug)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from pipelines.cli.report import report
 from pipelines.cluster.connection import connected
 from pipelines.console.progress import say
 from pipelines.score.run import score
+from pipelines.train.request import TrainRequest
 from pipelines.train.run import train
 
 GANOMALY = ("image_size=32", "channels=1", "width=32", "epochs=15")
@@ -34,25 +35,15 @@ def demo(out: str, *, debug: bool = False) -> None:
     models = [str(folder / "ganomaly"), str(folder / "gaussian")]
     with connected(debug):
         say("3/6  training GANomaly on normal digits, two workers")
-        train(
-            "ganomaly",
-            [str(folder / "train.manifest")],
-            models[0],
-            values=merge_settings("ganomaly", assignments=GANOMALY),
-            workers=2,
-            gpu=False,
-        )
+        values = merge_settings("ganomaly", assignments=GANOMALY)
+        source = (str(folder / "train.manifest"),)
+        train(TrainRequest("ganomaly", source, models[0], values, workers=2, gpu=False))
         say(
             "4/6  fitting the Gaussian detector to features of EfficientNet-Lite0, which was "
             "trained on ImageNet"
         )
-        train(
-            "gaussian",
-            [str(folder / "train.manifest")],
-            models[1],
-            values=merge_settings("gaussian", assignments=GAUSSIAN),
-            gpu=False,
-        )
+        values = merge_settings("gaussian", assignments=GAUSSIAN)
+        train(TrainRequest("gaussian", source, models[1], values, gpu=False))
         say("5/6  scoring the test digits with both models in one pass")
         table = str(folder / "scores")
         score(models, [str(folder / "test.manifest")], table, gpu=False)

@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ganad.detectors import configure
 from ganad.saved import read_info
 from ganad.storage import files as storage
-from pipelines.train.categories import categories
+from pipelines.train.categories import split
+from pipelines.train.request import TrainRequest
 
 
-def print_training(
-    detector: str,
-    source: Sequence[str],
-    out: str,
-    *,
-    values: Mapping[str, Any],
-    workers: int | tuple[int, int] | None,
-    add_to: str | None,
-) -> None:
+def print_training(request: TrainRequest) -> None:
     """What ganad train would do. Raises ConfigError for config keys, ModelError for add_to."""
-    if add_to is None:
-        config = configure(detector, values)
+    if request.add_to is None:
+        config = configure(request.detector, request.values)
     else:
-        from pipelines.train.addition import Base
+        from pipelines.train.addition import Start
 
-        config = Base.open(add_to, detector).detector.config
+        config = Start.of(request).config
     plan = {
-        "detector": detector,
+        "detector": request.detector,
         "config": config.model_dump(mode="json"),
-        "source": list(source),
-        "out": storage.absolute(out),
-        "workers": workers,
-        "add_to": add_to,
+        "source": list(request.sources),
+        "out": storage.absolute(request.out),
+        "workers": request.workers,
+        "add_to": request.add_to,
     }
     print(json.dumps(plan, indent=2))
 
 
-def print_each_training(
-    detector: str, source: Sequence[str], out: str, *, values: Mapping[str, Any]
-) -> None:
+def print_each_training(request: TrainRequest) -> None:
     """What ganad train --each would do: the folder of each category's model."""
-    config = configure(detector, values).model_dump(mode="json")
-    _, names = categories(source)
-    models = {name: storage.join(storage.absolute(out), name) for name in names}
-    print(json.dumps({"detector": detector, "config": config, "models": models}, indent=2))
+    requests = split(request)
+    config = configure(request.detector, request.values).model_dump(mode="json")
+    models = {name: each.out for name, each in requests.items()}
+    plan = {"detector": request.detector, "config": config, "models": models}
+    print(json.dumps(plan, indent=2))
 
 
 def print_scoring(

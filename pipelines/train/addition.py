@@ -1,72 +1,104 @@
-"""A fitted model that normal images are added to, without the images that it was fitted on.
-
-The Gaussian keeps the sums that it was made from, and its held-out images as features: the result
-is that of a fit to the old and new images together.
-"""
+"""What a training starts from: nothing, or a fitted model that normal images are added to, without
+the images that it was fitted on (--add-to)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ganad.detectors.statistics.gaussian import Gaussian
+from ganad.detectors import DETECTORS, configure, create, find
+from ganad.detectors.base import Detector, Extendable
+from ganad.detectors.config import DetectorConfig
 from ganad.errors import ConfigError, ModelError, TrainingError
 from ganad.model import load
 from ganad.storage import files as storage
-from pipelines.train.held_out import HeldOut
+from ganad.training.held_out import HeldOut
+from pipelines.train.request import TrainRequest
 
 
 @dataclass(frozen=True)
-class Base:
-    """What the old model brings along."""
+class Start:
+    """What is there before the first image of a training is read."""
 
-    typed: str
-    """Its folder as the user wrote it."""
-    id: str
-    detector: Gaussian
-    rows: pa.Table
-    """The images it has seen, with their part: train, calibration or validation."""
-    held_out: HeldOut | None
+    config: DetectorConfig
+    detector: Detector[Any] | None = None
+    """None if the training has finished before."""
+    statistics: tuple[Any, ...] = ()
+    """Those of the earlier fit, if there was one."""
+    rows: pa.Table | None = None
+    """The images of the earlier fit with their part: train, calibration or validation."""
+    held_out: HeldOut = HeldOut()
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What job.json and model.json record of the earlier fit."""
 
     @staticmethod
-    def open(typed: str, detector: str) -> Base:
-        """Raises ConfigError if images cannot be added to a model of that kind, and ModelError if
-        its folder does not say what it was fitted on."""
-        if detector != Gaussian.name:
-            raise ConfigError(
-                f"--add-to works for {Gaussian.name}, whose fit is made of sums, and not for "
-                f"{detector}: train it again on all images"
-            )
-        model = load(typed)
-        if not isinstance(model.detector, Gaussian):
-            raise ConfigError(
-                f"--add-to {typed} is a model of {model.detector.name}: give one of {detector}"
-            )
-        folder = storage.absolute(typed)
-        split = storage.join(folder, "training", "split.parquet")
-        if not storage.exists(split):
-            raise ModelError(
-                f"--add-to {typed} has no training/split.parquet, so images that it knows could be "
-                f"added twice: give the whole folder that ganad train wrote"
-            )
-        held_out = HeldOut.read(folder)
-        if held_out is None and model.calibration is not None:
-            raise ModelError(
-                f"--add-to {typed} has no held_out.parquet, so it cannot be calibrated anew: "
-                f"train it again with this version of ganad"
-            )
-        rows = storage.read_table(split)
-        return Base(typed, model.id, model.detector, rows, held_out)
+    def of(request: TrainRequest, is_done: bool = False) -> Start:
+        """Raises ConfigError for keys that are wrong, and for models that cannot be added to.
 
-    def new(self, rows: pa.Table, typed: str) -> pa.Table:
-        """Those of the rows that the model has not seen; raises TrainingError if there are none."""
+        is_done: the training has finished before, so that no detector is needed.
+        """
+        if request.add_to is not None:
+            return _extend(request.detector, request.add_to)
+        config = configure(request.detector, request.values)
+        # Made before anything is listed or written, so that missing weights are reported at once.
+        return Start(config, None if is_done else create(request.detector, config))
+
+    def new(self, rows: pa.Table, request: TrainRequest) -> pa.Table:
+        """The rows that the earlier fit has not seen; raises TrainingError if there are none."""
+        if self.rows is None:
+            return rows
         known = pc.is_in(rows["image_id"], value_set=self.rows["image_id"].combine_chunks())
         fresh = rows.filter(pc.invert(known))
         if len(fresh) == 0:
             raise TrainingError(
-                f"{typed} adds nothing: all its {len(rows)} images are in {self.typed} already; "
-                f"give images that are not"
+                f"{request.typed_sources} adds nothing: all its {len(rows)} images are in "
+                f"{request.add_to} already; give images that are not"
             )
         return fresh
+
+    def with_earlier(self, rows: pa.Table) -> pa.Table:
+        """The rows of the earlier fit, and these."""
+        if self.rows is None:
+            return rows
+        return pa.concat_tables([self.rows, rows], promote_options="default")
+
+
+def _extend(name: str, folder: str) -> Start:
+    """Raises ConfigError if images cannot be added to a model of that kind, and ModelError if its
+    folder does not say what it was fitted on."""
+    typed = f"--add-to {folder}"
+    if not issubclass(find(name), Extendable):
+        able = [other for other in DETECTORS if issubclass(find(other), Extendable)]
+        raise ConfigError(
+            f"{typed} does not work for {name}, which does not keep what it was fitted to "
+            f"({', '.join(able)} does): train it again on all images"
+        )
+    model = load(folder)
+    detector = model.detector
+    if detector.name != name:
+        raise ConfigError(f"{typed} is a model of {detector.name}: give one of {name}")
+    assert isinstance(detector, Extendable)
+    uri = storage.absolute(folder)
+    split = storage.join(uri, "training", "split.parquet")
+    if not storage.exists(split):
+        raise ModelError(
+            f"{typed} has no training/split.parquet, so images that it knows could be added twice: "
+            f"give the whole folder that ganad train wrote"
+        )
+    held_out = HeldOut.read(uri)
+    if held_out is None and model.calibration is not None:
+        raise ModelError(
+            f"{typed} has no held_out.parquet with scores, so it cannot be calibrated again: "
+            f"train it again with this version of ganad"
+        )
+    return Start(
+        config=detector.config,
+        detector=detector,
+        statistics=(detector.statistics,),
+        rows=storage.read_table(split),
+        held_out=held_out or HeldOut(),
+        facts={"added_to": model.id},
+    )

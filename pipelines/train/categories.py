@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from ganad.detectors import configure
 from ganad.errors import ConfigError
 from ganad.storage import files as storage
+from pipelines.train.request import TrainRequest
 
 
 def categories(source: Sequence[str]) -> tuple[str, list[str]]:
@@ -24,3 +27,20 @@ def categories(source: Sequence[str]) -> tuple[str, list[str]]:
             f"{source[0]} holds no folders: give the folder that holds one for each category"
         )
     return folder, names
+
+
+def split(request: TrainRequest) -> dict[str, TrainRequest]:
+    """A request for each category: folder name -> request. Raises ConfigError."""
+    # Checked here, and paths in it made absolute: tasks have another working directory.
+    values = configure(request.detector, request.values).model_dump(mode="json")
+    folder, names = categories(request.sources)
+    out = storage.absolute(request.out)
+    return {
+        name: replace(
+            request,
+            sources=(storage.join(folder, name),),
+            out=storage.join(out, name),
+            values=values,
+        )
+        for name in names
+    }

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,50 +23,29 @@ from ganad.errors import ArchiveError, GanadError, TrainingError
 from ganad.images.protocol import Subset
 from ganad.model import Model
 from ganad.storage import files as storage
-from ganad.training.fit import calibrate
+from ganad.training.fit import NO_CALIBRATION
+from ganad.training.held_out import HeldOut
+from ganad.training.record import Record
 from ganad.training.trainer import Progress, Trainer
 from pipelines.cluster.connection import Resources
-from pipelines.console.progress import Meter, say
-from pipelines.train.curve import Curve
 from pipelines.train.images import open_images
 from pipelines.train.job import TrainingJob
 from pipelines.train.predecode import Decoded, predecode
-from pipelines.train.record import Record
-from pipelines.train.stopwatch import Stopwatch
+from pipelines.train.reporter import Reporter, watched
 
 CHECKPOINT_STEPS = 200
 """Steps between checkpoints; the last step always has one."""
-LOOK_STEPS = 25
-"""Steps between looks whether a machine is about to go: all workers meet for each."""
-
-
-class Reporter:
-    """Carries news from rank 0 to the process that a person watches."""
-
-    def __init__(self) -> None:
-        self.latest: dict[str, Any] = {}
-        self.events: list[str] = []
-        self.failure: str | None = None
-
-    def report(self, latest: dict[str, Any], events: list[str]) -> None:
-        self.latest = latest or self.latest
-        self.events += events
-
-    def fail(self, sentence: str) -> None:
-        self.failure = sentence
-
-    def read(self) -> tuple[dict[str, Any], list[str], str | None]:
-        events, self.events = self.events, []
-        return self.latest, events, self.failure
+PREEMPTION_STEPS = 25
+"""Steps between looks whether a machine is about to be taken away: all workers meet for each."""
 
 
 def fit_gradient(job: TrainingJob, resources: Resources) -> None:
-    """Fit, calibrate and save the detector of the job; goes on from the last checkpoint."""
+    """Fit, calibrate and save the detector of the job; continues from the last checkpoint."""
     decoded = predecode(job, resources)
     # Beside the driver: on a worker's node it would be lost with it, and the training with both.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    kind: Any = ray.remote(num_cpus=0)(Reporter)
-    reporter = kind.options(scheduling_strategy=here).remote()
+    actor: Any = ray.remote(num_cpus=0)(Reporter)
+    reporter = actor.options(scheduling_strategy=here).remote()
     config = {"job": job, "decoded": decoded, "reporter": reporter, "threads": resources.threads}
     file_system, path = storage.arrow_filesystem(job.place("checkpoints"))
     num_workers: Any = resources.elastic or resources.num_workers
@@ -83,16 +65,11 @@ def fit_gradient(job: TrainingJob, resources: Resources) -> None:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    watched = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(reporter, job, watched), daemon=True)
-    watcher.start()
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        raise TrainingError(f"{job.model}: training failed: {_reason(error)}") from error
-    finally:
-        watched.set()
-        watcher.join(timeout=10)
+    with watched(reporter):
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            raise TrainingError(f"{job.model}: training failed: {_reason(error)}") from error
     failure = ray.get(reporter.read.remote())[2]
     if failure:
         raise TrainingError(failure)
@@ -106,147 +83,149 @@ def _reason(error: Exception) -> str:
     return reason if remedy in reason else f"{reason}; {remedy} to go on"
 
 
-def _watch(reporter: Any, job: TrainingJob, finished: threading.Event) -> None:
-    """Show progress until training has ended."""
-    meter: Meter | None = None
-    try:
-        while True:
-            last_look = finished.wait(0.5)
-            latest, events, _ = ray.get(reporter.read.remote())
-            for event in events:
-                say(event)
-            if latest:
-                if meter is None:
-                    total, begun = latest["total_images"], latest["begun_images"]
-                    meter = Meter("training", total, "images", begun).__enter__()
-                meter.update(latest["images"], latest["note"])
-            if last_look:
-                break
-    except ray.exceptions.RayError:
-        pass  # the run is ending with an error of its own, which is the one to show
-    finally:
-        if meter is not None:
-            meter.__exit__(None, None, None)
-
-
 def _work(config: dict[str, Any]) -> None:
-    """What each rank runs."""
-    job: TrainingJob = config["job"]
+    """The function that Ray Train runs on each rank."""
+    reporter = config["reporter"]
+    torch.set_num_threads(config["threads"])
     try:
-        _train(job, config["decoded"], config["reporter"], config["threads"])
+        rank = _Rank(config["job"], config["decoded"], reporter)
+        rank.restore()
+        rank.train()
+        rank.finish()
     except ArchiveError:
         raise  # of this rank alone: Ray ends the others, which wait for it, and they try again
     except GanadError as error:  # raised on every rank alike; trying again would not help
-        ray.get(config["reporter"].fail.remote(str(error)))
+        ray.get(reporter.fail.remote(str(error)))
 
 
-def _train(job: TrainingJob, decoded: Decoded, reporter: Any, num_threads: int) -> None:
-    context = ray.train.get_context()
-    rank = context.get_world_rank()
-    device = ray.train.torch.get_device()
-    torch.set_num_threads(num_threads)
-    images = open_images(
-        job, decoded, lambda sentence: ray.get(reporter.report.remote({}, [sentence]))
-    )
-    detector = create(job.detector, job.config)
-    assert isinstance(detector, GradientDetector)
-    positions = job.positions("train", decoded.bad)
-    labels = job.table(["label"])["label"].to_pylist()
-    trainer = Trainer(
-        detector,
-        Subset(images, positions),
-        rank=rank,
-        num_ranks=context.get_world_size(),
-        device=device,
-        labels=[labels[i] for i in positions],
-    )
-    history: list[dict[str, Any]] = []
-    curve = Curve()
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            state = torch.load(Path(folder) / "state.pt", weights_only=True, map_location=device)
-        trainer.restore(state)
-        history, curve = state["history"], Curve(state["curve"])
-        if rank == 0:
-            num = context.get_world_size()
-            workers = f"{num} worker{'s' if num > 1 else ''}"
-            event = f"going on from step {trainer.step} with {workers}"
-            ray.get(reporter.report.remote({}, [event]))
-    record = Record(job, images, decoded, detector, trainer.step) if rank == 0 else None
-    begun, rate, watch, known = trainer.step, None, Stopwatch(), None
-    reported = (trainer.step, 0.0)
-    for progress in watch.each("steps", trainer.run()):
-        if progress.losses:
-            rate = round(progress.images_per_second, 1)
-            num, spent = progress.step - reported[0], watch.seconds["steps"] - reported[1]
-            reported = (progress.step, watch.seconds["steps"])
-            now = {"images_per_second": num * trainer.batch_size / spent}
-            curve.add(progress.step, {**progress.losses, **now})
-        if progress.epoch_ended:
-            entry = {"epoch": progress.epoch, "step": progress.step, **progress.losses}
-            if record is not None:
-                with watch("looking"):
-                    entry.update(record.epoch(progress))
-            history.append(entry)
-        for event in progress.events:
-            history.append({"step": progress.step, "event": event})
-        if record is not None and (progress.losses or progress.events):
-            with watch("looking"):
-                record.losses(progress)
-            with watch("ray"):
-                news = _news(progress, trainer.batch_size, begun, detector.config.epochs)
-                reporter.report.remote(news, progress.events)
-        with watch("ray"):
-            told = ray.train.get_preemption_info() if progress.step % LOOK_STEPS == 0 else None
-            leaving = told is not None and told != known
-            if leaving or progress.step % CHECKPOINT_STEPS == 0 or progress.step == progress.total:
-                _save_checkpoint(trainer, {"history": history, "curve": curve.points}, rank)
-            if leaving and rank == 0:
-                event = f"a machine is about to be taken away: saved step {progress.step}"
-                reporter.report.remote({}, [event])
-            known = told or known
-    if record is not None:
-        record.close()
-        positions = job.positions("calibration", decoded.bad)
+class _Rank:
+    """One worker of a training. Rank 0 also records it, tells the driver, and saves the model."""
+
+    def __init__(self, job: TrainingJob, decoded: Decoded, reporter: Any) -> None:
+        self.job, self.decoded, self.reporter = job, decoded, reporter
+        context = ray.train.get_context()
+        self.rank, self.num_ranks = context.get_world_rank(), context.get_world_size()
+        self.images = open_images(job, decoded, self._tell)
+        detector = create(job.detector, job.config)
+        assert isinstance(detector, GradientDetector)
+        positions = job.positions("train", decoded.bad)
+        labels = job.table(["label"])["label"].to_pylist()
+        self.trainer = Trainer(
+            detector,
+            Subset(self.images, positions),
+            rank=self.rank,
+            num_ranks=self.num_ranks,
+            device=ray.train.torch.get_device(),
+            labels=[labels[i] for i in positions],
+        )
+        self.record: Record | None = None
+        """Of rank 0."""
+        self.begun = 0
+        """Step at which this process began."""
+        self.seconds: dict[str, float] = defaultdict(float)
+        """Time spent beside the steps, by activity."""
+
+    def restore(self) -> None:
+        """Continue from the last checkpoint, if there is one."""
+        trainer, checkpoint, state = self.trainer, ray.train.get_checkpoint(), None
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
+                file = Path(folder) / "state.pt"
+                state = torch.load(file, weights_only=True, map_location=trainer.device)
+            trainer.restore(state)
+        self.begun = trainer.step
+        if self.rank != 0:
+            return
+        if state is not None:
+            workers = f"{self.num_ranks} worker{'s' if self.num_ranks > 1 else ''}"
+            self._tell(f"going on from step {trainer.step} with {workers}")
+        shown = self.job.positions("validation", self.decoded.bad)
+        if not len(shown):
+            shown = self.job.positions("calibration", self.decoded.bad)
+        folder = self.job.place()
+        self.record = Record(folder, self.images, shown, trainer.detector, trainer.step, state)
+
+    def train(self) -> None:
+        """Step to the end."""
+        known = None
+        for progress in self.trainer.run():
+            if self.record is not None:
+                with self._timed("looking"):
+                    self.record.add(progress)
+                if progress.losses or progress.events:
+                    with self._timed("ray"):
+                        self.reporter.report.remote(self._news(progress), progress.events)
+            with self._timed("ray"):
+                look = progress.step % PREEMPTION_STEPS == 0
+                preemption = ray.train.get_preemption_info() if look else None
+                leaving = preemption is not None and preemption != known
+                due = progress.step % CHECKPOINT_STEPS == 0 or progress.step == progress.total
+                if leaving or due:
+                    self._save_checkpoint()
+                if leaving and self.rank == 0:
+                    self._tell(f"a machine is about to be taken away: saved step {progress.step}")
+                known = preemption or known
+
+    def finish(self) -> None:
+        """Calibrate and save the model."""
+        if self.record is None:
+            return
+        self.record.close()
+        job, trainer = self.job, self.trainer
+        positions = job.positions("calibration", self.decoded.bad)
         ids = job.table(["image_id"])["image_id"].to_pylist()
-        calibration = calibrate(detector, images, positions, [ids[i] for i in positions])
+        held_out = HeldOut.from_images(
+            trainer.detector, self.images, positions, [ids[i] for i in positions]
+        )
+        if not held_out.ids:
+            self._tell(NO_CALIBRATION)
+        num_images = (trainer.total - self.begun) * trainer.batch_size
         facts = {
             **job.facts,
-            "num_unreadable": len(decoded.bad),
-            "num_workers": context.get_world_size(),
+            "num_unreadable": len(self.decoded.bad),
+            "num_workers": self.num_ranks,
             "steps": trainer.total,
             "batch_size": trainer.batch_size,
-            "images_per_second": rate,
+            "images_per_second": round(num_images / trainer.seconds, 1) if num_images else None,
             # Of rank 0 since it began: steps, reporting and checkpoints, validation and pictures.
-            "seconds": {name: round(spent, 3) for name, spent in watch.seconds.items()},
-            "history": history,
+            "seconds": {"steps": round(trainer.seconds, 3)}
+            | {name: round(spent, 3) for name, spent in self.seconds.items()},
+            "history": self.record.history,
         }
-        storage.write_json(job.place("curves.json"), curve.points)
-        Model(detector.eval(), calibration, facts).save(job.model)
+        Model(trainer.detector.eval(), held_out.calibration(), facts).save(job.model)
 
+    def _save_checkpoint(self) -> None:
+        """Every rank comes here at the same step, because reporting waits for all of them."""
+        state, metrics = self.trainer.state(), {"step": self.trainer.step}
+        if self.record is None:
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            torch.save({**state, **self.record.state}, Path(folder) / "state.pt")
+            ray.train.report(
+                metrics,
+                checkpoint=ray.train.Checkpoint.from_directory(folder),
+                checkpoint_dir_name=f"step_{self.trainer.step:08d}",
+            )
 
-def _news(progress: Progress, batch_size: int, begun: int, epochs: int) -> dict[str, Any]:
-    losses = " ".join(f"{name} {loss:.4g}" for name, loss in progress.losses.items())
-    return {
-        "images": progress.step * batch_size,
-        "total_images": progress.total * batch_size,
-        "begun_images": begun * batch_size,
-        "note": f"epoch {min(progress.epoch + 1, epochs)}/{epochs} {losses}",
-    }
+    def _news(self, progress: Progress) -> dict[str, Any]:
+        """What the driver shows."""
+        losses = " ".join(f"{name} {loss:.4g}" for name, loss in progress.losses.items())
+        batch_size, epochs = self.trainer.batch_size, self.trainer.detector.config.epochs
+        return {
+            "images": progress.step * batch_size,
+            "total_images": progress.total * batch_size,
+            "begun_images": self.begun * batch_size,
+            "note": f"epoch {min(progress.epoch + 1, epochs)}/{epochs} {losses}",
+        }
 
+    def _tell(self, sentence: str) -> None:
+        ray.get(self.reporter.report.remote({}, [sentence]))
 
-def _save_checkpoint(trainer: Trainer, beside: dict[str, Any], rank: int) -> None:
-    """Every rank comes here at the same step, since reporting waits for all of them."""
-    state = {**trainer.state(), **beside}
-    metrics = {"step": trainer.step}
-    if rank != 0:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(state, Path(folder) / "state.pt")
-        ray.train.report(
-            metrics,
-            checkpoint=ray.train.Checkpoint.from_directory(folder),
-            checkpoint_dir_name=f"step_{trainer.step:08d}",
-        )
+    @contextmanager
+    def _timed(self, activity: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[activity] += time.perf_counter() - began

@@ -12,25 +12,23 @@ import pyarrow.compute as pc
 import torch
 
 from ganad.archive.parts import Part
-from ganad.calibration import Calibration
-from ganad.detectors.base import StatisticsDetector
-from ganad.detectors.statistics.gaussian import Gaussian
+from ganad.detectors.base import Extendable, StatisticsDetector
 from ganad.errors import TrainingError
 from ganad.images.load import load_images
 from ganad.model import Model
 from ganad.storage import files as storage
+from ganad.training.fit import NO_CALIBRATION
+from ganad.training.held_out import HeldOut
 from pipelines.cluster.connection import Resources
 from pipelines.console.progress import Meter, say
 from pipelines.passes.stream import stream
 from pipelines.passes.units import Unit, cut, rows_per_unit
 from pipelines.passes.worker import DecodedUnit, ModelWorker
-from pipelines.score.scorer import Scorer, write_part
-from pipelines.train.addition import Base
-from pipelines.train.held_out import Extractor, HeldOut
+from pipelines.train.addition import Start
 from pipelines.train.job import TrainingJob
 
-FIRST = 32
-"""Images that the statistics' shift is taken from."""
+NUM_FIRST = 32
+"""Images that statistics are begun with, for their shift and their shapes."""
 CUT_FOR = 16
 """Workers that units are cut for, however many there are."""
 
@@ -38,67 +36,115 @@ CUT_FOR = 16
 class Observer(ModelWorker):
     """Holds an unfitted detector; turns a unit of images into their statistics."""
 
-    def setup(self, models: Sequence[str], num_threads: int, start: Any) -> None:
+    def setup(self, models: Sequence[str], num_threads: int, begun: Any) -> None:
         self.load_models(models, num_threads)
-        self.start = start
+        self.begun = begun
 
     def work(self, images: DecodedUnit) -> dict[str, Any]:
         detector = self.model.detector
         assert isinstance(detector, StatisticsDetector)
-        statistics = self.start
+        statistics = self.begun
         if images.good:
-            statistics = detector.observe(self.start, torch.from_numpy(images.images))
+            statistics = detector.observe(self.begun, torch.from_numpy(images.images))
         return {
             "errors": pickle.dumps(list(images.errors.values())),
             "statistics": pickle.dumps(statistics, protocol=5),
         }
 
 
+class Calibrator(ModelWorker):
+    """Holds a fitted detector; scores a unit of held-out images."""
+
+    def setup(self, models: Sequence[str], num_threads: int) -> None:
+        self.load_models(models, num_threads)
+
+    def work(self, images: DecodedUnit) -> dict[str, Any]:
+        held_out = HeldOut()
+        if images.good:
+            ids = [str(images.rows[i]["image_id"]) for i in images.good]
+            pixels = torch.from_numpy(images.images)
+            held_out = HeldOut.of(self.model.detector, pixels, ids)
+        return {
+            "errors": pickle.dumps(list(images.errors.values())),
+            "held_out": pickle.dumps(held_out, protocol=5),
+        }
+
+
 def fit_statistics(
+    job: TrainingJob, start: Start, detector: StatisticsDetector[Any, Any], resources: Resources
+) -> None:
+    """Fit the detector to the rows of the job and to what the start has, calibrate it, save it."""
+    rows, errors = job.table(), list[str]()
+    statistics = _observe(job, rows, start, detector, resources, errors)
+    fitted = detector.finish(statistics)
+    held_out = _score_held_out(job, rows, detector, resources, errors)
+    if isinstance(detector, Extendable):
+        held_out = HeldOut.merge([start.held_out.rescored(detector), held_out])
+        held_out.save(job.model)
+    if not held_out.ids:
+        say(NO_CALIBRATION)
+    if errors:
+        say(f"{len(errors)} images cannot be read and are left out; the first: {errors[0]}")
+    facts = {**job.facts, "num_unreadable": len(errors), "history": [fitted]}
+    Model(detector.eval(), held_out.calibration(), facts).save(job.model)
+
+
+def _observe(
     job: TrainingJob,
+    rows: pa.Table,
+    start: Start,
     detector: StatisticsDetector[Any, Any],
     resources: Resources,
-    base: Base | None = None,
-) -> None:
-    """Fit, calibrate and save the detector of the job: an unfitted one, or that of base, to which
-    the rows of the job are added."""
-    rows = job.table()
-    fit, errors = _fit(job, rows, detector, resources, base)
-    if errors:
-        say(f"{len(errors)} training images cannot be read and are left out; first: {errors[0]}")
-    facts = {**job.facts, "num_unreadable": len(errors), "history": [fit]}
-    fitted = Model(detector.eval(), None).save(job.place("uncalibrated", "fitted"))
-    if isinstance(detector, Gaussian):
-        calibration = _calibrate_gaussian(job, rows, detector, fitted, resources, base)
-    else:
-        calibration = _calibrate(job, rows, fitted, resources)
-    Model(detector, calibration, facts).save(job.model)
+    errors: list[str],
+) -> Any:
+    """The statistics of the training rows and of the start."""
+    units = _units(job, rows, "train")
+    parts = list(start.statistics)
+    if not units:  # all of a few added images may be held out
+        return parts[0]
+    begun = _begin(detector, rows, job)
+    unfitted = Model(detector, None).save(job.place("uncalibrated", "unfitted"))
+    arguments = {"models": [unfitted], "begun": begun, "num_threads": resources.threads}
+    for row in _passed("fitting", job, units, Observer, arguments, resources):
+        errors += pickle.loads(row["errors"])
+        parts.append(pickle.loads(row["statistics"]))
+        # One after another: all at once would need the memory of all.
+        parts = [parts[0] if len(parts) == 1 else detector.merge(parts)]
+    return parts[0]
 
 
-def _fit(
+def _score_held_out(
     job: TrainingJob,
     rows: pa.Table,
     detector: StatisticsDetector[Any, Any],
     resources: Resources,
-    base: Base | None,
-) -> tuple[dict[str, Any], list[str]]:
-    """The detector's facts, and why images could not be read."""
-    train = _units(job, rows, "train")
-    errors: list[str] = []
-    merged = None if base is None else base.detector.statistics
-    if not train and base is not None:  # of a few new images all may be held out
-        return detector.finish(merged), errors
-    start = _begin(detector, rows, job)
-    unfitted = Model(detector, None).save(job.place("uncalibrated", "unfitted"))
-    arguments = {"models": [unfitted], "start": start, "num_threads": resources.threads}
-    with Meter("fitting", sum(unit.num for unit in train), "images") as meter:
-        rows_of_units = stream(train, Observer, arguments, [job.preprocessing], resources)
-        for row in in_order(rows_of_units):
-            part = pickle.loads(row["statistics"])
-            merged = part if merged is None else detector.merge([merged, part])
-            errors += pickle.loads(row["errors"])
+    errors: list[str],
+) -> HeldOut:
+    units = _units(job, rows, "calibration")
+    if not units:
+        return HeldOut()
+    fitted = Model(detector.eval(), None).save(job.place("uncalibrated", "fitted"))
+    arguments = {"models": [fitted], "num_threads": resources.threads}
+    parts = []
+    for row in _passed("calibrating", job, units, Calibrator, arguments, resources):
+        errors += pickle.loads(row["errors"])
+        parts.append(pickle.loads(row["held_out"]))
+    return HeldOut.merge(parts)
+
+
+def _passed(
+    title: str,
+    job: TrainingJob,
+    units: Sequence[Unit],
+    worker: type[ModelWorker],
+    arguments: dict[str, Any],
+    resources: Resources,
+) -> Iterator[dict[str, Any]]:
+    """The results of a pass over the units, in their order, with its progress shown."""
+    with Meter(title, sum(unit.num for unit in units), "images") as meter:
+        for row in in_order(stream(units, worker, arguments, [job.preprocessing], resources)):
+            yield row
             meter.update(meter.done + int(row["num"]))
-    return detector.finish(merged), errors
 
 
 def in_order(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -114,7 +160,7 @@ def in_order(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _begin(detector: StatisticsDetector[Any, Any], rows: pa.Table, job: TrainingJob) -> Any:
-    first = rows.filter(pc.equal(rows["part"], "train")).slice(0, FIRST).to_pylist()
+    first = rows.filter(pc.equal(rows["part"], "train")).slice(0, NUM_FIRST).to_pylist()
     decoded = [one[0].image for one in load_images(first, [job.preprocessing])]
     images = [image for image in decoded if image is not None]
     if not images:
@@ -127,55 +173,9 @@ def _begin(detector: StatisticsDetector[Any, Any], rows: pa.Table, job: Training
 
 def _units(job: TrainingJob, rows: pa.Table, part: str) -> list[Unit]:
     """The rows of one part as a file of their own, cut into units; the cut does not depend on the
-    number of workers, nor does the model then."""
+    number of workers, and neither does the model."""
     chosen = rows.filter(pc.equal(rows["part"], part))
     uri = job.place("uncalibrated", f"{part}.parquet")
-    write_part(uri, chosen)
+    storage.write_table(uri, chosen)
     num = rows_per_unit([job.preprocessing], len(chosen), CUT_FOR)
     return cut([Part(uri, len(chosen))], num)
-
-
-def _calibrate_gaussian(
-    job: TrainingJob,
-    rows: pa.Table,
-    detector: Gaussian,
-    fitted: str,
-    resources: Resources,
-    base: Base | None,
-) -> Calibration | None:
-    """From the features of the held-out rows, and of those that base brings along; they are kept,
-    so that images can be added later."""
-    parts = [] if base is None or base.held_out is None else [base.held_out]
-    units = _units(job, rows, "calibration")
-    arguments = {"models": [fitted], "num_threads": resources.threads}
-    with Meter("calibrating", sum(unit.num for unit in units), "images") as meter:
-        found = stream(units, Extractor, arguments, [job.preprocessing], resources) if units else ()
-        for row in in_order(found):
-            parts.append(pickle.loads(row["held_out"]))
-            meter.update(meter.done + int(row["num"]))
-    if not any(part.ids for part in parts):
-        say("no images are held out for calibration: scores will have no p-values")
-        return None
-    held_out = HeldOut.merge(parts)
-    held_out.save(job.model)
-    return held_out.calibrate(detector)
-
-
-def _calibrate(
-    job: TrainingJob, rows: pa.Table, model: str, resources: Resources
-) -> Calibration | None:
-    """Score the held-out rows as any archive is scored, into a table that only this reads."""
-    units = _units(job, rows, "calibration")
-    if not units:
-        say("no images are held out for calibration: scores will have no p-values")
-        return None
-    table = job.place("uncalibrated", "table")
-    arguments = {"models": [model], "table": table, "num_threads": resources.threads}
-    with Meter("calibrating", sum(unit.num for unit in units), "images") as meter:
-        for row in stream(units, Scorer, arguments, [job.preprocessing], resources):
-            meter.update(meter.done + int(row["num"]))
-    folder = storage.join(table, storage.list_names(table)[0])
-    scored = pa.concat_tables(
-        storage.read_table(storage.join(folder, name)) for name in storage.list_names(folder)
-    ).filter(pc.field("error").is_null())
-    return Calibration(scored["score"].to_numpy(), tuple(scored["image_id"].to_pylist()))

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
+from pipelines.train.request import TrainRequest
 from pipelines.train.run import train
 from tests.pipelines.small_model import SMALL
 
@@ -32,7 +33,11 @@ COMMANDS += ["initialization_commands", "head_start_ray_commands", "worker_start
 def model(ray_cluster: None, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A small GANomaly; a module that wants another one has a fixture of its own."""
     out = str(tmp_path_factory.mktemp("models") / "ganomaly")
-    train("ganomaly", [str(image_folder / "train")], out, values=SMALL, workers=1, gpu=False)
+    train(
+        TrainRequest(
+            "ganomaly", (str(image_folder / "train"),), out, values=SMALL, workers=1, gpu=False
+        )
+    )
     return out
 
 

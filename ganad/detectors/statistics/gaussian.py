@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ganad.batch.fixed import fixed
-from ganad.detectors.base import Scores
+from ganad.detectors.base import Extendable, Scores
 from ganad.detectors.statistics.config import GaussianConfig
 from ganad.detectors.statistics.pooled import PooledDetector
 from ganad.features.moments import (
@@ -82,7 +82,9 @@ class Level(nn.Module):
         return distances.where(distances.isfinite(), torch.nan)
 
 
-class Gaussian(PooledDetector[GaussianConfig, dict[str, Moments], Level]):
+class Gaussian(
+    PooledDetector[GaussianConfig, dict[str, Moments], Level], Extendable[dict[str, Moments]]
+):
     """Statistics are Moments by level. Those of the training stay in the model:
 
     more = detector.observe(detector.begin(images), images)

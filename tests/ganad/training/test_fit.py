@@ -26,6 +26,9 @@ def test_a_folder_is_fitted_saved_and_loaded(image_folder: Path, tmp_path: Path)
     page = (tmp_path / "m" / "training.html").read_text()
     assert "generator" in page
     assert page.count("<svg") >= 3, "curves of the losses and the histogram of calibration"
+    left = {path.name for path in (tmp_path / "m" / "training").iterdir()}
+    assert left == {"curves.json", "grids", "tensorboard"}, "as a job on a cluster leaves them"
+    assert "validation_score" in model.training["history"][0]
     assert model.training["num_train"] + model.training["num_calibration"] <= 40
     scores = load(str(tmp_path / "m")).score(str(image_folder / "test"))
     assert len(scores) == 16

@@ -10,6 +10,7 @@ import pytest
 
 from ganad.scores.table import ScoreTable
 from pipelines.score.run import score
+from pipelines.train.request import TrainRequest
 from pipelines.train.run import train
 from tests.ganad.images.odd_images import write_corpus
 
@@ -27,7 +28,11 @@ PLACES = ("loose/", "shard.tar#")
 @pytest.mark.usefixtures("ray_cluster")
 def test_every_odd_image_has_its_outcome(image_folder: Path, tmp_path: Path) -> None:
     model, table = str(tmp_path / "model"), str(tmp_path / "table")
-    train("ganomaly", [str(image_folder / "train")], model, values=SMALL, workers=1, gpu=False)
+    train(
+        TrainRequest(
+            "ganomaly", (str(image_folder / "train"),), model, values=SMALL, workers=1, gpu=False
+        )
+    )
     archive = tmp_path / "archive"
     corpus = write_corpus(archive / "loose")
     with tarfile.open(archive / "shard.tar", "w") as tar:

@@ -20,6 +20,7 @@ from pipelines.passes.decoding import decode_unit
 from pipelines.passes.units import Unit, cut
 from pipelines.score.run import score
 from pipelines.score.scorer import Scorer
+from pipelines.train.request import TrainRequest
 from pipelines.train.run import train
 
 GANOMALY: dict[str, Any] = {
@@ -43,7 +44,11 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 def ganomaly(ray_cluster: None, image_folder: Path, tmp_path_factory: Any) -> str:
     """A GANomaly trained on two workers."""
     out = str(tmp_path_factory.mktemp("models") / "ganomaly")
-    train("ganomaly", [str(image_folder / "train")], out, values=GANOMALY, workers=2, gpu=False)
+    train(
+        TrainRequest(
+            "ganomaly", [str(image_folder / "train")], out, values=GANOMALY, workers=2, gpu=False
+        )
+    )
     return out
 
 
@@ -51,7 +56,7 @@ def ganomaly(ray_cluster: None, image_folder: Path, tmp_path_factory: Any) -> st
 def gaussian(ray_cluster: None, image_folder: Path, tmp_path_factory: Any) -> str:
     """A Gaussian detector on random features."""
     out = str(tmp_path_factory.mktemp("models") / "gaussian")
-    train("gaussian", [str(image_folder / "train")], out, values=GAUSSIAN, gpu=False)
+    train(TrainRequest("gaussian", [str(image_folder / "train")], out, values=GAUSSIAN, gpu=False))
     return out
 
 
@@ -106,7 +111,7 @@ def test_one_worker_trains_the_model_of_two(
     ray_cluster: None, ganomaly: str, image_folder: Path, tmp_path: Path
 ) -> None:
     out, source = str(tmp_path / "model"), [str(image_folder / "train")]
-    train("ganomaly", source, out, values=GANOMALY, workers=1, gpu=False)
+    train(TrainRequest("ganomaly", source, out, values=GANOMALY, workers=1, gpu=False))
     one, two = load(out).detector.state_dict(), load(ganomaly).detector.state_dict()
     for key, value in one.items():
         torch.testing.assert_close(value, two[key], rtol=1e-3, atol=1e-4)
@@ -127,32 +132,43 @@ def test_training_again_does_nothing(
 ) -> None:
     before = (Path(ganomaly) / "model.json").read_bytes()
     source = [str(image_folder / "train")]
-    train("ganomaly", source, ganomaly, values=GANOMALY, workers=2, gpu=False)
+    train(TrainRequest("ganomaly", source, ganomaly, values=GANOMALY, workers=2, gpu=False))
     assert "trained already" in capsys.readouterr().err
     assert (Path(ganomaly) / "model.json").read_bytes() == before
 
 
 def test_another_config_is_refused_in_words(ganomaly: str, image_folder: Path) -> None:
     with pytest.raises(Mismatch, match=r"config\.epochs was 3, now 4.*fresh --out"):
-        train("ganomaly", [str(image_folder / "train")], ganomaly, values={**GANOMALY, "epochs": 4})
+        train(
+            TrainRequest(
+                "ganomaly",
+                [str(image_folder / "train")],
+                ganomaly,
+                values={**GANOMALY, "epochs": 4},
+            )
+        )
 
 
 def test_abnormal_images_do_not_train(image_folder: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "model")
     with pytest.raises(TrainingError, match=r"8 images labelled abnormal \(crack 8\)"):
-        train("ganomaly", [str(image_folder / "test")], out, values=GANOMALY)
+        train(TrainRequest("ganomaly", [str(image_folder / "test")], out, values=GANOMALY))
     # Nothing has begun there: the source that was meant may follow.
     lost = {"backbone": {"name": "resnet18", "weights": str(tmp_path / "lost.pth")}}
     source = [str(image_folder / "train")]
     with pytest.raises(ConfigError, match=r"lost\.pth is not a file"):
-        train("gaussian", source, out, values=lost)
+        train(TrainRequest("gaussian", source, out, values=lost))
     assert not (tmp_path / "model" / "training" / "job.json").exists()
 
 
 def test_missing_weights_are_reported_before_anything_is_listed(tmp_path: Path) -> None:
     lost = {"backbone": {"name": "resnet18", "weights": str(tmp_path / "lost.pth")}}
     with pytest.raises(ConfigError, match=r"lost\.pth is not a file"):
-        train("gaussian", [str(tmp_path / "no folder")], str(tmp_path / "model"), values=lost)
+        train(
+            TrainRequest(
+                "gaussian", [str(tmp_path / "no folder")], str(tmp_path / "model"), values=lost
+            )
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -284,7 +300,11 @@ def test_source_model_and_table_on_s3(s3: Any, image_folder: Path) -> None:
     for path in sorted((image_folder / "train").rglob("*.png")):
         s3.put(f"jobs/{path.relative_to(image_folder)}", path.read_bytes())
     source, model, table = (s3.url(f"jobs/{name}") for name in ("train", "model", "table"))
-    train("ganomaly", [source], model, values={**GANOMALY, "epochs": 1}, workers=1, gpu=False)
+    train(
+        TrainRequest(
+            "ganomaly", [source], model, values={**GANOMALY, "epochs": 1}, workers=1, gpu=False
+        )
+    )
     run = score([model], [source], table, gpu=False, workers=1)
     (count,) = run["counts"].values()
     assert (count["in"], count["scored"], count["failed"]) == (40, 40, 0)

@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from ganad import load
-from ganad.detectors import configure, create
-from ganad.detectors.statistics.gaussian import Gaussian
 from ganad.errors import ConfigError, ModelError, TrainingError
 from pipelines.cli.app import main
-from pipelines.train.held_out import HeldOut
+from pipelines.train.request import TrainRequest
 from pipelines.train.run import train
 
 VALUES: dict[str, Any] = {"image_size": 32, "backbone": {"name": "resnet18", "weights": "random"}}
@@ -38,12 +35,12 @@ def test_adding_is_a_fit_to_all_images(
     values = {**VALUES, **({} if patch is None else {"image_size": 64, "patch": patch})}
     old, new = halves(image_folder, tmp_path)
     first, both, whole = (str(tmp_path / name) for name in ("first", "both", "whole"))
-    train("gaussian", [str(old)], first, values=values, gpu=False)
-    train("gaussian", [str(old), str(new)], whole, values=values, gpu=False)
+    train(TrainRequest("gaussian", (str(old),), first, values=values, gpu=False))
+    train(TrainRequest("gaussian", (str(old), str(new)), whole, values=values, gpu=False))
     again = [str(tmp_path / "again"), str(new)]
     shutil.copytree(old, again[0])
     shutil.rmtree(old)
-    info = train("gaussian", [str(new)], both, add_to=first, gpu=False)
+    info = train(TrainRequest("gaussian", (str(new),), both, add_to=first, gpu=False))
     assert info["training"]["num_added"] == 16
     assert info["training"]["added_to"] == load(first).id
     counts = json.loads((Path(whole) / "model.json").read_text())["training"]
@@ -60,14 +57,16 @@ def test_adding_is_a_fit_to_all_images(
     assert set(found.calibration.ids) == set(expected.calibration.ids)
     assert len(pq.read_table(Path(both) / "training" / "split.parquet")) == 40
     with pytest.raises(TrainingError, match=r"adds nothing: all its 16 images are in .*both"):
-        train("gaussian", [str(new)], str(tmp_path / "third"), add_to=both, gpu=False)
+        train(
+            TrainRequest("gaussian", (str(new),), str(tmp_path / "third"), add_to=both, gpu=False)
+        )
 
 
 def test_a_calibration_from_features_is_the_one_from_images(
     ray_cluster: None, image_folder: Path, tmp_path: Path
 ) -> None:
     out = str(tmp_path / "model")
-    train("gaussian", [str(image_folder / "train")], out, values=VALUES, gpu=False)
+    train(TrainRequest("gaussian", (str(image_folder / "train"),), out, values=VALUES, gpu=False))
     model = load(out)
     assert model.calibration is not None
     rows = pq.read_table(Path(out) / "training" / "split.parquet").to_pylist()
@@ -76,54 +75,19 @@ def test_a_calibration_from_features_is_the_one_from_images(
     np.testing.assert_allclose(model.calibration.scores, scores, rtol=1e-9)
 
 
-def detector(**keys: Any) -> Gaussian:
-    values = {"image_size": 32, "backbone": {"name": "test_efficientnet", "weights": "random"}}
-    made = create("gaussian", configure("gaussian", {**values, **keys}))
-    assert isinstance(made, Gaussian)
-    return made
-
-
-def images(num: int, size: int = 32) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (num, 3, size, size), generator=generator, dtype=torch.uint8)
-
-
-@pytest.mark.parametrize("keys", [{}, {"image_size": 64, "patch": {"size": 32, "pool": "max"}}])
-def test_features_score_as_their_images_do(keys: dict[str, Any], tmp_path: Path) -> None:
-    gaussian = detector(**keys)
-    some = images(40, gaussian.config.image_size)
-    gaussian.finish(gaussian.observe(gaussian.begin(some), some))
-    kept = HeldOut(tuple(map(str, range(40))), gaussian.vectors(some))
-    kept.save(str(tmp_path))
-    read = HeldOut.read(str(tmp_path))
-    assert read is not None
-    assert read.ids == kept.ids
-    for level, vectors in kept.vectors.items():
-        np.testing.assert_array_equal(read.vectors[level], vectors)
-    np.testing.assert_array_equal(gaussian.score_vectors(read.vectors), gaussian.score(some).score)
-
-
-def test_of_too_many_features_a_sample_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    def part(ids: range) -> HeldOut:
-        return HeldOut(
-            tuple(f"image {i}" for i in ids), {"a": np.array([[i, i] for i in ids], np.float32)}
-        )
-
-    monkeypatch.setattr("pipelines.train.held_out.KEPT_BYTES", 8 * 10)
-    whole = HeldOut.merge([part(range(100))])
-    pieces = HeldOut.merge([HeldOut.merge([part(range(60))]), part(range(60, 100))])
-    assert len(whole.ids) == 10
-    assert whole.ids == pieces.ids
-    assert [f"image {int(i)}" for i, _ in whole.vectors["a"]] == list(whole.ids)
-
-
 def test_what_cannot_be_added_to_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ConfigError, match="^--add-to works for gaussian.*not for ganomaly"):
-        train("ganomaly", ["x"], str(tmp_path / "out"), add_to=str(tmp_path))
+    with pytest.raises(
+        ConfigError, match=r"^--add-to .* not work for ganomaly, .* \(gaussian does"
+    ):
+        train(TrainRequest("ganomaly", ("x",), str(tmp_path / "out"), add_to=str(tmp_path)))
     with pytest.raises(ModelError, match="nowhere does not exist"):
-        train("gaussian", ["x"], str(tmp_path / "out"), add_to=str(tmp_path / "nowhere"))
+        train(
+            TrainRequest(
+                "gaussian", ("x",), str(tmp_path / "out"), add_to=str(tmp_path / "nowhere")
+            )
+        )
     with pytest.raises(SystemExit):
         main(["train", "gaussian", "x", "--out", "y", "--add-to", "m", "--set", "seed=1"])
     assert "--add-to m brings its own settings" in capsys.readouterr().err

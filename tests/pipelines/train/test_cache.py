@@ -21,6 +21,7 @@ from pipelines.score.scorer import write_part
 from pipelines.train.cache import Cache, cache_environment
 from pipelines.train.job import TrainingJob
 from pipelines.train.predecode import predecode
+from pipelines.train.request import TrainRequest
 from pipelines.train.run import train
 from tests.pipelines.small_model import SMALL
 
@@ -70,7 +71,9 @@ def prepared(source: Path, tmp_path: Path) -> Prepared:
 def trained(source: Path, out: Path, **keys: Any) -> dict[str, Any]:
     """Train a small GANomaly with two workers; returns its model.json."""
     values = {**SMALL, "precision": "float32", **keys}
-    return train("ganomaly", [str(source)], str(out), values=values, workers=2, gpu=False)
+    return train(
+        TrainRequest("ganomaly", (str(source),), str(out), values=values, workers=2, gpu=False)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from ganad import load
 from ganad.errors import ConfigError, TrainingError
 from pipelines.cluster.connection import pack
 from pipelines.train.each import categories, train_each
+from pipelines.train.request import TrainRequest
 from pipelines.train.run import train
 
 VALUES: dict[str, Any] = {
@@ -47,7 +48,7 @@ def test_each_category_gets_the_model_that_it_gets_alone(
         category(parts, name, 30, seed)
     (parts / "empty" / "train" / "good").mkdir(parents=True)
     with pytest.raises(TrainingError, match=r"^1 of 3 categories failed, the first: empty: "):
-        train_each("ganomaly", [str(parts)], str(out), values=VALUES, gpu=False)
+        train_each(TrainRequest("ganomaly", (str(parts),), str(out), values=VALUES, gpu=False))
     rows = {row["category"]: row for row in json.loads((out / "models.json").read_text())}
     assert set(rows) == {"bottle", "cable", "empty"}
     assert rows["empty"]["error"]
@@ -56,12 +57,14 @@ def test_each_category_gets_the_model_that_it_gets_alone(
 
     shutil.rmtree(parts / "empty")
     capsys.readouterr()
-    again = train_each("ganomaly", [str(parts)], str(out), values=VALUES, gpu=False)
+    again = train_each(TrainRequest("ganomaly", (str(parts),), str(out), values=VALUES, gpu=False))
     assert again == [rows["bottle"], rows["cable"]]  # nothing is done twice
     alone = str(tmp_path / "alone")
     source = [str(parts / "cable")]
     # On as many threads: sums depend on them in the last bits.
-    info = train("ganomaly", source, alone, values=VALUES, workers=1, gpu=False, cores=1)
+    info = train(
+        TrainRequest("ganomaly", source, alone, values=VALUES, workers=1, gpu=False, cores=1)
+    )
     assert info["id"] == rows["cable"]["model"]
 
 
@@ -90,7 +93,7 @@ def test_categories_are_the_folders_in_one_folder(tmp_path: Path) -> None:
     assert categories([str(tmp_path / "parts")]) == (str(tmp_path / "parts"), ["cable", "wood"])
     with pytest.raises(ConfigError, match=r"wood holds no folders"):
         categories([str(tmp_path / "parts" / "wood")])
-    with pytest.raises(ConfigError, match=r"a b are several sources: --each takes one folder"):
+    with pytest.raises(ConfigError, match=r"a b names several sources: give --each one folder"):
         categories(["a", "b"])
-    with pytest.raises(ConfigError, match=r"bottle is a category itself.*leave --each out"):
+    with pytest.raises(ConfigError, match=r"bottle is a category itself.*Leave --each out"):
         categories([str(category(tmp_path, "bottle", 1, 0))])

@@ -1,6 +1,6 @@
 """The course of a run in a bounded number of points."""
 
-from pipelines.train.curve import KEPT, Curve
+from ganad.training.record import MAX_POINTS, Curve
 
 
 def test_points_stay_few_and_evenly_spaced() -> None:
@@ -9,7 +9,7 @@ def test_points_stay_few_and_evenly_spaced() -> None:
         curve.add(step, {"loss": float(step)})
         curve = Curve(curve.points)  # as after a resume
     steps = [point["step"] for point in curve.points]
-    assert KEPT / 3 < len(steps) <= KEPT
+    assert MAX_POINTS / 3 < len(steps) <= MAX_POINTS
     assert len({after - before for before, after in zip(steps, steps[1:], strict=False)}) == 1
     assert steps[0] == 25
     assert steps[-1] > 25 * 4900

@@ -1,0 +1,130 @@
+"""Held-out normal images: their scores, from which a model is calibrated, and what images must be
+kept as so that a model to which images are added later can be calibrated again.
+
+MODEL/held_out.parquet has a row for each image: image_id, score, and its vectors by level. Only
+detectors that can be extended (see ganad.detectors.base.Extendable) have it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ganad.calibration import Calibration
+from ganad.detectors.base import Detector, Extendable, GradientDetector
+from ganad.images.protocol import Images
+from ganad.storage import files as storage
+
+KEPT_BYTES = 2**28
+"""Upper bound on the vectors of a model, about 22,000 images with all levels of EfficientNet-B4."""
+FILE = "held_out.parquet"
+CHUNK = 512
+"""Images taken out of a long array at a time."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """ids (n,), scores float64 (n,), and by level vectors float32 (n, d) or (n, windows, d)."""
+
+    ids: tuple[str, ...] = ()
+    scores: np.ndarray = field(default_factory=lambda: np.empty(0))
+    vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @staticmethod
+    def of(detector: Detector[Any], images: Tensor, ids: Sequence[str]) -> HeldOut:
+        """uint8 images (n, c, h, w), scored by a fitted detector.
+
+        An image without a finite score is left out: it never gets a p-value. But where networks
+        were trained it is a sign that training has diverged, for Calibration to refuse.
+        """
+        vectors: dict[str, np.ndarray] = {}
+        if isinstance(detector, Extendable):
+            vectors = detector.vectors(images)
+            scores = detector.score_vectors(vectors)
+        else:
+            scores = detector.score(images, ids).score
+        if isinstance(detector, GradientDetector):
+            return HeldOut(tuple(ids), scores)
+        good = np.flatnonzero(np.isfinite(scores)).tolist()
+        kept = {level: array[good] for level, array in vectors.items()}
+        return HeldOut(tuple(ids[i] for i in good), scores[good], kept)
+
+    @staticmethod
+    def from_images(
+        detector: Detector[Any], images: Images, positions: np.ndarray, ids: Sequence[str]
+    ) -> HeldOut:
+        """Those of the images at these positions; ids: of them, in their order."""
+        starts = range(0, len(positions), CHUNK)
+        chunks = ((positions[k : k + CHUNK], ids[k : k + CHUNK]) for k in starts)
+        return HeldOut.merge(
+            HeldOut.of(detector, torch.from_numpy(images.take(some)), names)
+            for some, names in chunks
+        )
+
+    @staticmethod
+    def merge(parts: Iterable[HeldOut]) -> HeldOut:
+        """All of them. Of more vectors than KEPT_BYTES a random sample is kept, and which images
+        are in it depends on their ids alone: whatever the parts, it is the same."""
+        every = [part for part in parts if part.ids]
+        if not every:
+            return HeldOut()
+        ids = [name for part in every for name in part.ids]
+        scores = np.concatenate([part.scores for part in every])
+        # A part without vectors, such as one of a crossed calibration, leaves the others none.
+        levels = set.intersection(*(set(part.vectors) for part in every))
+        joined = {
+            level: np.concatenate([part.vectors[level] for part in every])
+            for level in every[0].vectors
+            if level in levels
+        }
+        each = sum(vectors[0].nbytes for vectors in joined.values())
+        if not each or len(ids) * each <= KEPT_BYTES:
+            return HeldOut(tuple(ids), scores, joined)
+        order = sorted(range(len(ids)), key=lambda i: hashlib.blake2b(ids[i].encode()).digest())
+        kept = sorted(order[: max(1, KEPT_BYTES // each)])
+        vectors = {level: array[kept] for level, array in joined.items()}
+        return HeldOut(tuple(ids[i] for i in kept), scores[kept], vectors)
+
+    def rescored(self, detector: Extendable[Any]) -> HeldOut:
+        """The same images scored by another fit; those without vectors keep their scores."""
+        if not self.vectors:
+            return self
+        return replace(self, scores=detector.score_vectors(self.vectors))
+
+    def calibration(self) -> Calibration | None:
+        """None without images. Raises TrainingError for scores that cannot calibrate."""
+        return Calibration(self.scores, self.ids) if self.ids else None
+
+    def save(self, model: str) -> None:
+        """Write it into a model's folder, if there are vectors to keep."""
+        if not self.vectors:
+            return
+        columns = {"image_id": pa.array(self.ids, pa.string()), "score": pa.array(self.scores)}
+        for level, vectors in self.vectors.items():
+            columns[level] = pa.FixedShapeTensorArray.from_numpy_ndarray(vectors)
+        storage.write_table(storage.join(model, FILE), pa.table(columns))
+
+    @staticmethod
+    def read(model: str) -> HeldOut | None:
+        """That of a model's folder; None if it has none."""
+        uri = storage.join(model, FILE)
+        if not storage.exists(uri):
+            return None
+        table = storage.read_table(uri)
+        if "score" not in table.column_names:  # from a version that kept vectors alone
+            return None
+        arrays = {name: table[name].combine_chunks() for name in table.column_names}
+        vectors = {
+            name: array.to_numpy_ndarray()
+            for name, array in arrays.items()
+            if isinstance(array, pa.FixedShapeTensorArray)
+        }
+        ids = tuple(table["image_id"].to_pylist())
+        return HeldOut(ids, table["score"].to_numpy(), vectors)
