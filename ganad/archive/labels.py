@@ -1,5 +1,5 @@
-"""What is normal and what is abnormal: by the user's word, or by the names of the classes; and
-labels read from a CSV."""
+"""Which labels are normal and which abnormal, as the user says or by their names; and the labels
+of a CSV."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ganad.archive.layout import has_normal, is_normal
+from ganad.archive.rows import label_of
 from ganad.archive.verdicts import is_verdicts, read_verdicts
 from ganad.errors import ConfigError
 from ganad.storage import files as storage
@@ -25,13 +26,13 @@ _SPLITS = ("train", "test", "")
 
 
 class Naming:
-    """The labels that the user calls normal and abnormal. With one kind named alone, all other
+    """The labels that the user calls normal and abnormal. If only one kind is named, all other
     labels are of the other kind."""
 
     def __init__(self, normal: Collection[str] = (), abnormal: Collection[str] = ()) -> None:
         self.normal, self.abnormal = frozenset(normal), frozenset(abnormal)
         self.by_user = bool(normal or abnormal)
-        """Whether the user's word decides, whatever other labels there are."""
+        """True if the user named labels: then no other label matters."""
         both = sorted(self.normal & self.abnormal)
         if both:
             raise ConfigError(f"label {both[0]!r} is named normal and abnormal: name it once")
@@ -39,8 +40,8 @@ class Naming:
     def judge(
         self, label: str | None, known: bool | None = None, siblings: Collection[str] = ()
     ) -> bool | None:
-        """Whether a label is abnormal: as the user says, or as is known, or by the names of all
-        the labels of its source; None where nothing tells."""
+        """True if a label is abnormal: as the user says, else as is known already, else by the
+        names of all labels of its source. None if none of them decides it."""
         if label is None:
             return None
         if self.by_user:
@@ -64,7 +65,7 @@ class Naming:
 
 
 class CsvRow(NamedTuple):
-    """One line of a CSV of labels. key: an absolute uri, or a name as manifests have it."""
+    """One line of a CSV of labels. key: an absolute uri, or a name as in manifests."""
 
     key: str
     path: str
@@ -77,10 +78,9 @@ class CsvRow(NamedTuple):
 
 
 def read_labels(uri: str) -> Iterator[CsvRow]:
-    """The lines of a CSV of labels, or the verdicts in a table's folder _verdicts, one by one.
-
-    Raises ArchiveError if it cannot be read and ConfigError for what is wrong in it.
-    """
+    """The lines of a CSV of labels without empty ones, or the verdicts in a table's folder
+    _verdicts, one by one. Raises ArchiveError if it cannot be read, and ConfigError if something in
+    it is wrong."""
     if is_verdicts(uri):
         yield from _verdict_rows(uri)
         return
@@ -89,16 +89,18 @@ def read_labels(uri: str) -> Iterator[CsvRow]:
     with translated(uri), storage.open_stream(place) as file:
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         try:
-            header = text.readline()
+            header, start = text.readline(), 2
+            if header.lower().startswith("sep="):  # Excel's own line
+                header, start = text.readline(), 3
             delimiter = max(",;\t", key=header.count)
             first = next(csv.reader([header], delimiter=delimiter), [])
             names = [name.strip().lower() for name in first]
             key = _check_header(uri, names)
-            for number, cells in enumerate(csv.reader(text, delimiter=delimiter), start=2):
-                if cells:
+            for number, cells in enumerate(csv.reader(text, delimiter=delimiter), start=start):
+                if any(cell.strip() for cell in cells):  # Excel writes rows of delimiters alone
                     yield _row(uri, number, key, folder, dict(zip(names, cells, strict=False)))
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ConfigError(f"{uri}: is no CSV in UTF-8 ({error}): save it as one") from error
+            raise ConfigError(f"{uri}: is not a CSV in UTF-8 ({error}): save it as one") from error
 
 
 def _verdict_rows(uri: str) -> Iterator[CsvRow]:
@@ -140,7 +142,7 @@ def _row(uri: str, line: int, key: str, folder: str, cells: Mapping[str, str]) -
         key=storage.absolute(path) if _is_absolute(path) else path.removeprefix("./"),
         path=path,
         line=line,
-        label=cell("label") or None,
+        label=label_of(cell("label")),
         abnormal=_TRUTH[truth.lower()],
         mask=(mask if _is_absolute(mask) else storage.join(folder, mask)) if mask else None,
         split=split.lower() or None,

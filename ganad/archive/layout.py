@@ -1,18 +1,20 @@
-"""What the folders of an archive say of its images: label, split, mask.
+"""What the folders of an archive say about its images: label, split, mask.
 
-Two layouts are known. MVTec's: `train/good/x.png`, `test/<defect>/x.png` and
-`ground_truth/<defect>/x_mask.png`, anywhere in a path, also above the folder that was named as the
-source. And one folder per class: the first folder below the source, or the folder below a
-`train`, `test` or `val`, is the label.
+Two layouts are known. In MVTec's, `train/good/x.png`, `test/<defect>/x.png` and the masks in
+`ground_truth/<defect>` may be anywhere in a path, also above the folder that was named as the
+source. In the other there is one folder for each class: the label is the first folder below the
+source, or the folder below a `train`, `test` or `val`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from ganad.archive.walk import GROUND_TRUTH
+from ganad.archive.masks import index_masks, is_image, left_over, stem
+from ganad.archive.rows import label_of
+from ganad.archive.walk import GROUND_TRUTH, is_hidden
 from ganad.errors import ArchiveError
 from ganad.storage import files as storage
 
@@ -22,34 +24,36 @@ _SPLITS = {"train": "train", "test": "test", "val": None, "validation": None}
 
 
 class Facts(NamedTuple):
-    """What a folder says of the images in it."""
+    """What a folder says about the images in it."""
 
     label: str | None = None
     abnormal: bool | None = None
     split: str | None = None
     masks: str | None = None
     """The folder of their masks."""
+    folder: str | None = None
+    """Of members of a tar whose label is not decided yet: their whole folder."""
 
 
 def is_normal(label: str) -> bool:
-    """Whether a class is normal by its name."""
+    """True if a class is normal by its name."""
     return label.lower() in NORMAL_NAMES
 
 
 def has_normal(labels: Iterable[str]) -> bool:
-    """Whether one of the classes is normal by its name."""
+    """True if one of the classes is normal by its name."""
     return any(is_normal(label) for label in labels)
 
 
 class Surroundings:
-    """Folder listings that the layout needs, each fetched once and few kept."""
+    """Folder listings that the layouts of all sources need, each fetched once; few are kept."""
 
     def __init__(self) -> None:
         self.folders = lru_cache(256)(_folders)
         self.masks = lru_cache(8)(_masks)
 
     def is_mvtec(self, root: str) -> bool:
-        """Whether train/ and test/ in this folder are MVTec's, not two splits of many classes."""
+        """True if train/ and test/ in this folder are MVTec's, not two splits of many classes."""
         return (
             has_normal(self.folders(storage.join(root, "train")))
             or has_normal(self.folders(storage.join(root, "test")))
@@ -61,14 +65,14 @@ def _folders(folder: str) -> Sequence[str]:
     try:
         return storage.list_folders(folder)
     except ArchiveError:
-        return ()  # above the source, where perhaps nothing may be listed
+        return ()  # above the source, where listing may not be allowed
 
 
-def _masks(folder: str) -> frozenset[str]:
+def _masks(folder: str) -> Mapping[str, str]:
     try:
-        return frozenset(storage.list_names(folder))
+        return index_masks(storage.list_entries(folder))
     except ArchiveError:
-        return frozenset()
+        return {}
 
 
 class Layout:
@@ -78,6 +82,8 @@ class Layout:
         self.root = root
         self._surroundings = surroundings
         self._facts = lru_cache(1024)(self._facts_of)
+        self._masked: dict[str, str] = {}
+        """Folder of masks -> the folder of their images, as far as images came from there."""
 
     def describe(self, path: str) -> tuple[Facts, str | None]:
         """The facts of the image at this path below the root, and the uri of its mask."""
@@ -85,10 +91,9 @@ class Layout:
         facts = self._facts(folder)
         mask = None
         if facts.masks is not None:
-            wanted = f"{name.rpartition('.')[0]}_mask.png"
-            if wanted in self._surroundings.masks(facts.masks):
-                mask = storage.join(facts.masks, wanted)
-        return facts, mask
+            mask = self._surroundings.masks(facts.masks).get(stem(name))
+            self._masked[facts.masks] = storage.join(self.root, folder)
+        return facts, mask and storage.join(facts.masks or "", mask)
 
     def _facts_of(self, folder: str) -> Facts:
         below = folder.split("/") if folder else []
@@ -97,19 +102,68 @@ class Layout:
         tree, _, split = parent.rpartition("/")
         if split in _SPLITS and self._surroundings.is_mvtec(tree):
             masks = storage.join(tree, GROUND_TRUTH, label) if split == "test" else None
-            return Facts(label, not is_normal(label), _SPLITS[split], masks)
+            return Facts(label_of(label), not is_normal(label.strip()), _SPLITS[split], masks)
         if len(below) >= 2 and below[-2] in _SPLITS:
-            return Facts(label, None, _SPLITS[below[-2]])
+            return Facts(label_of(below[-1]), None, _SPLITS[below[-2]])
         if not below:
             return Facts()
         classes = self._surroundings.folders(self.root)
-        return Facts(below[0], not is_normal(below[0]) if has_normal(classes) else None)
+        first = below[0].strip()
+        return Facts(label_of(first), not is_normal(first) if has_normal(classes) else None)
+
+    def left_over(self) -> tuple[list[str], list[str]]:
+        """(masks that belong to no image, abnormal images without a mask), where a folder
+        ground_truth was found; call it when all images were described."""
+        stray: list[str] = []
+        bare: list[str] = []
+        for masks, images in self._pairs():
+            entries = [entry for entry in storage.list_entries(masks) if not is_hidden(entry[0])]
+            theirs = [name for name in storage.list_names(images) if is_image(name)]
+            lost, without = left_over(index_masks(entries), entries, theirs)
+            stray += (storage.join(masks, name) for name in lost)
+            if not is_normal(masks.rpartition("/")[2].strip()):
+                bare += (storage.join(images, name) for name in without)
+        return stray, bare
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        """Each folder of masks and the folder of the images they belong to."""
+        trees = set()
+        for masks, images in self._masked.items():
+            truth = masks.rpartition("/")[0]
+            if GROUND_TRUTH in _folders(truth.rpartition("/")[0]):
+                trees.add(truth)
+                yield masks, images
+        for truth in sorted(trees):
+            tree = truth.rpartition("/")[0]
+            if not f"{tree}/".startswith(f"{self.root.rstrip('/')}/"):
+                continue  # the source is a part of the tree
+            for label in _folders(truth):
+                masks = storage.join(truth, label)
+                if masks not in self._masked:
+                    yield masks, storage.join(tree, "test", label)
 
 
 def describe_member(names: Sequence[str]) -> Facts:
-    """The facts of a tar member from the names in its path. What is abnormal is not known before
-    all labels of the source are."""
+    """The facts of a tar member by the names in its path. Which labels are abnormal, and which
+    folder is the label, is not known before all members of the source are."""
     folders = names[:-1]
     if len(folders) >= 2 and folders[-2] in _SPLITS:
-        return Facts(folders[-1], None, _SPLITS[folders[-2]])
-    return Facts(folders[0] if folders else None)
+        return Facts(label_of(folders[-1]), None, _SPLITS[folders[-2]])
+    return Facts(folder="/".join(folders))
+
+
+def labels_of_folders(folders: Collection[str]) -> dict[str, str | None]:
+    """Folder of tar members -> label: the first folder below the one that all members share, or
+    the name of that one if all members lie directly in it. '' is the root."""
+    split = {folder: [name for name in folder.split("/") if name] for folder in folders}
+    shared = 0
+    while len({tuple(names[: shared + 1]) for names in split.values()}) == 1:
+        if any(len(names) <= shared for names in split.values()):
+            break
+        shared += 1
+    if len(split) == 1:
+        shared -= 1
+    return {
+        folder: label_of(names[shared]) if 0 <= shared < len(names) else None
+        for folder, names in split.items()
+    }

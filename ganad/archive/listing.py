@@ -1,50 +1,64 @@
-"""SOURCE as typed (folder, glob, s3:// prefix, image, tar, Parquet file) -> rows, one by one."""
+"""SOURCE as typed (folder, glob, s3:// prefix, image, shard, list of URIs) -> rows, one by one."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from ganad.archive.layout import Layout, Surroundings, describe_member
+from ganad.archive.masks import IMAGE_SUFFIXES, is_image
 from ganad.archive.parquets import IMAGE_COLUMNS, LARGE_GROUP, is_parquet, open_images
-from ganad.archive.patterns import Pattern, is_glob, split_glob
-from ganad.archive.rows import Row, image_id
-from ganad.archive.tars import COMPRESSED, Listed, compressed, listed, listed_ahead
-from ganad.archive.walk import GROUND_TRUTH, File, is_hidden, walk
+from ganad.archive.rows import Row, image_id, loose_row
+from ganad.archive.tars import COMPRESSED, Listed, compressed, is_tar, listed_ahead
+from ganad.archive.walk import (
+    GROUND_TRUTH,
+    File,
+    Pattern,
+    expand_braces,
+    is_glob,
+    is_hidden,
+    split_glob,
+    walk,
+)
 from ganad.errors import ArchiveError
 from ganad.storage import files as storage
+from ganad.storage.retry import why
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
-_SUFFIXES_SHOWN = ", ".join(SUFFIXES)
+_SUFFIXES_SHOWN = ", ".join(IMAGE_SUFFIXES)
+_NOT_UTF8 = "the file name is not UTF-8; rename the file"
+_IRREGULAR = "is a pipe or a device, not a file"
 
 
 def list_images(sources: Sequence[str]) -> Iterator[Row]:
     """The rows of all sources as they are found; an image that two of them name comes twice.
 
-    What is abnormal in a tar or a Parquet file stays null: only ganad.archive.manifest, which sees
-    all of its labels, can tell. Raises ArchiveError for a source that cannot be listed or holds no
-    image.
+    What depends on all members of a shard stays as one member alone tells it: `abnormal` is null,
+    and the label is the first folder. ganad.archive.manifest decides both. Raises ArchiveError for
+    a source that cannot be listed or holds no image.
     """
     surroundings = Surroundings()
-    for source in sources:
-        yield from Listing(source, surroundings).rows()
+    listings = [Listing(source, surroundings) for source in sources]
+    for listing in listings:
+        for row in listing.rows():
+            folder = row.pop("folder", None)
+            yield {**row, "label": folder.partition("/")[0]} if folder else row
+    check_any(listings)
 
 
-def is_image(name: str) -> bool:
-    """Whether a name ends as images do, in any case."""
-    return name.lower().endswith(SUFFIXES)
-
-
-def is_tar(name: str) -> bool:
-    """Whether a name ends in .tar, in any case."""
-    return name.lower().endswith(".tar")
+def check_any(listings: Sequence[Listing]) -> None:
+    """Raises ArchiveError if the listings, when they have ended, hold damaged shards and no image
+    that can be read."""
+    fault = next((listing.fault for listing in listings if listing.fault), None)
+    if fault is not None and not any(listing.num_images for listing in listings):
+        raise fault
 
 
 def are_apart(sources: Sequence[str]) -> bool:
-    """Whether no image can be in two of these absolute sources, as far as their names tell."""
-    begins = sorted(map(_beginning, sources))
+    """True if no image can be in two of these absolute sources, as far as their names tell."""
+    begins = sorted(_beginning(uri) for source in sources for uri in expand_braces(source))
     return not any(second.startswith(first) for first, second in pairwise(begins))
 
 
@@ -56,193 +70,281 @@ def _beginning(uri: str) -> str:
     return f"{folder.rstrip('/')}/{pattern.literal_start}"
 
 
+class _Found(NamedTuple):
+    """A file below a folder. is_named: by a glob or in full, so that a shard is to be opened."""
+
+    folder: str
+    file: File
+    is_named: bool
+
+    @property
+    def uri(self) -> str:
+        # As it is, not joined: a key on S3 may have empty names in it.
+        return f"{self.folder.rstrip('/')}/{self.file.path}"
+
+    @property
+    def name(self) -> str:
+        return self.file.path.rpartition("/")[2]
+
+    @property
+    def error(self) -> str | None:
+        """Why it cannot be opened, as far as the listing knows."""
+        if storage.printable(self.uri) != self.uri:
+            return _NOT_UTF8
+        return None if self.file.is_regular else _IRREGULAR
+
+
 class Listing:
-    """The images of one source. Counts, while it runs, what it leaves out."""
+    """The images of one source. While it runs, it counts what it leaves out."""
 
     def __init__(self, source: str, surroundings: Surroundings) -> None:
         self.source = source
         self.num_images = 0
+        """Rows without an error."""
         self.num_skipped = 0
-        """Files that are no images; hidden ones and masks are not counted."""
+        """Files that are not images; hidden files and masks are not counted."""
         self.num_repeated = 0
         """Members of a shard that a later one of the same name replaces."""
+        self.num_damaged = 0
+        """Shards that could not be listed to their end."""
         self.notes: list[str] = []
-        self._surroundings = surroundings
         self._uri = storage.absolute(source)
-        self._shard_seen = ""
+        self._layout = lru_cache(None)(lambda folder: Layout(folder, surroundings))
+        self._layouts: dict[str, Layout] = {}
+        self._unopened = ""
+        """A shard that was found and not named."""
+        self._num_masks = 0
+        """Masks in shards."""
+        self.fault: ArchiveError | None = None
+        """Why the first damaged shard could not be listed."""
 
     def rows(self) -> Iterator[Row]:
-        """Yields each image's row. Raises ArchiveError, at the end if there was no image."""
+        """Yields each image's row; one of a shard's members has a key `folder`, from which
+        ganad.archive.merge chooses the label. Raises ArchiveError, at the end if there was none."""
+        num = 0
         try:
             for row in self._rows():
-                self.num_images += 1
+                self.num_images += row["error"] is None
+                num += 1
                 yield row
         except ArchiveError as error:
-            if str(error).startswith(self.source):
-                raise
-            raise ArchiveError(f"{self.source}: {error}") from error
-        if self.num_images == 0:
+            raise self._beginning_with_source(str(error)) from error
+        if num == 0:
             raise ArchiveError(f"{self.source}: {self._why_none()}")
+        self._note_masks()
+
+    def _beginning_with_source(self, text: str) -> ArchiveError:
+        return ArchiveError(text if text.startswith(self.source) else f"{self.source}: {text}")
 
     def _rows(self) -> Iterator[Row]:
-        if self._is_file():
-            yield from self._single()
-        elif is_glob(self._uri) and not self._is_folder():
-            folder, pattern = split_glob(self._uri)
-            yield from self._below(folder, pattern)
-        else:
-            yield from self._below(self._uri, None)
+        def shard_of(found: _Found) -> str | None:
+            is_shard = found.is_named and is_tar(found.name) and found.error is None
+            return found.uri if is_shard else None
 
-    def _is_file(self) -> bool:
-        if not storage.is_remote(self._uri):
-            return os.path.isfile(self._uri)
-        # A prefix may not be asked for: not everyone may ask for objects that are not there.
-        named = (
-            is_image(self._uri)
-            or is_tar(self._uri)
-            or is_parquet(self._uri)
-            or self._uri.lower().endswith(COMPRESSED)
-        )
-        return named and not self.source.endswith("/") and storage.size_of(self._uri) is not None
+        with closing(listed_ahead((each, shard_of(each)) for each in self._files())) as files:
+            for found, shard in files:
+                if shard is not None:
+                    yield from self._members(found, shard)
+                elif is_image(found.name):
+                    yield self._loose(found)
+                elif not (found.is_named and self._is_shard(found.name)):
+                    if self._is_shard(found.name):
+                        self._unopened = self._unopened or found.name
+                    self.num_skipped += 1
+                elif found.error is not None:
+                    yield self._damaged(found, ArchiveError(f"{found.uri}: {found.error}"))
+                elif is_parquet(found.name):
+                    yield from self._cells(found)
+                else:
+                    yield self._damaged(found, compressed(found.uri))
 
-    def _is_folder(self) -> bool:
-        """Whether a name with a wildcard in it is, after all, a folder's own."""
-        return storage.is_folder(self._uri)
+    @staticmethod
+    def _is_shard(name: str) -> bool:
+        return is_tar(name) or is_parquet(name) or name.lower().endswith(COMPRESSED)
 
-    def _single(self) -> Iterator[Row]:
-        folder, _, name = self._uri.rpartition("/")
-        if is_image(name):
-            yield self._row(Layout(folder, self._surroundings), name, storage.size_of(self._uri))
-        elif is_tar(name):
-            yield from self._shard(self._uri, listed(self._uri))
-        elif is_parquet(name):
-            yield from self._cells(self._uri, name)
-            if self.num_skipped:
-                raise ArchiveError(
-                    f"{self.source}: has no column of bytes; store the images in a column "
-                    f"{IMAGE_COLUMNS[0]}, as bytes or as a struct of bytes and path"
-                )
-        elif name.lower().endswith(COMPRESSED):
-            raise compressed(self._uri)
-        else:
+    # ---- Files -----------------------------------------------------------------------------------
+
+    def _files(self) -> Iterator[_Found]:
+        """Every file of the source, as far as its names tell."""
+        whole = self._uri
+        uris = [whole] if "{" in whole and storage.exists(whole) else expand_braces(whole)
+        for uri in uris:
+            if self._is_file(uri):
+                folder, _, name = uri.rpartition("/")
+                self._check_kind(name)
+                yield _Found(folder or "/", File(name, storage.size_of(uri)), True)
+            elif is_glob(uri) and not storage.is_folder(uri):
+                folder, pattern = split_glob(uri)
+                yield from self._below(folder, pattern)
+            else:
+                yield from self._below(uri, None)
+
+    def _is_file(self, uri: str) -> bool:
+        # S3 answers some users with a refusal if they ask for an object that does not exist, as a
+        # prefix does not: only names that may be files are asked for.
+        name = uri.rpartition("/")[2]
+        may_be = not storage.is_remote(uri) or is_image(name) or self._is_shard(name)
+        return may_be and not self.source.endswith("/") and storage.size_of(uri) is not None
+
+    def _check_kind(self, name: str) -> None:
+        if not (is_image(name) or self._is_shard(name)):
             raise ArchiveError(
                 f"{self.source}: is neither an image ({_SUFFIXES_SHOWN}) nor a .tar shard nor "
                 f"a .parquet file; give a folder, a glob, an s3:// prefix or one of these"
             )
 
-    def _below(self, folder: str, pattern: Pattern | None) -> Iterator[Row]:
-        """The files below a folder; tar shards and Parquet files among them only where a glob names
-        them."""
-        if not storage.is_remote(folder) and not os.path.isdir(folder):
-            raise ArchiveError(f"{self.source}: there is no such file or folder; check the path")
-        layout = Layout(folder, self._surroundings)
-
-        def place(file: File) -> str:
-            return storage.join(folder, file.path)
-
-        def is_shard(file: File) -> bool:
-            return is_tar(file.path) and file.is_regular and pattern is not None
-
-        files = walk(folder, pattern or Pattern())
-        each = ((file, place(file) if is_shard(file) else None) for file in files)
-        with closing(listed_ahead(each)) as some:
-            for file, shard in some:
-                if is_image(file.path) and file.is_regular:
-                    yield self._row(layout, file.path, file.size)
-                elif shard is not None:
-                    yield from self._shard(place(file), shard)
-                elif is_parquet(file.path) and file.is_regular and pattern is not None:
-                    yield from self._cells(place(file), file.path)
-                else:
-                    if is_tar(file.path) or is_parquet(file.path):
-                        self._shard_seen = self._shard_seen or file.path
-                    self.num_skipped += 1
-
-    def _row(self, layout: Layout, path: str, size: int | None) -> Row:
-        uri = f"{layout.root.rstrip('/')}/{path}"  # as it is: a key may have empty names in it
-        try:
-            uri.encode()
-        except UnicodeEncodeError as error:
-            shown = os.fsencode(uri)
-            raise ArchiveError(f"{shown!r}: this name is not UTF-8; rename the file") from error
-        facts, mask = layout.describe(path)
-        return {
-            "image_id": image_id(uri),
-            "uri": uri,
-            "member": None,
-            "offset": None,
-            "size": size,
-            "name": path,
-            "label": facts.label,
-            "abnormal": facts.abnormal,
-            "mask": mask,
-            "split": facts.split,
-            "column": None,
-        }
-
-    def _cells(self, uri: str, path: str) -> Iterator[Row]:
-        """The rows of a Parquet file; of one without images, none."""
-        file = open_images(uri)
-        if file is None:
-            self.num_skipped += 1
-            return
-        if file.largest_group > LARGE_GROUP:
-            self.notes.append(
-                f"{uri}: has row groups of {file.largest_group / 2**30:.1f} GiB, of which a "
-                f"worker may hold all; write it with row_group_size=1000"
+    def _below(self, folder: str, pattern: Pattern | None) -> Iterator[_Found]:
+        if not storage.is_remote(folder) and not storage.is_folder(folder):
+            shown = "" if self._uri == folder or pattern is not None else f"{folder}: "
+            raise ArchiveError(
+                f"{self.source}: {shown}there is no such file or folder; check the path"
             )
-        for cell in file.cells():
-            yield {
-                "image_id": image_id(uri, str(cell.row)),
-                "uri": uri,
-                "member": str(cell.row),
-                "offset": cell.row,
-                "size": None,
-                "name": f"{path}#{cell.name}",
-                "label": cell.label,
-                "abnormal": None,
-                "mask": None,
-                "split": None,
-                "column": file.column,
-            }
+        for file in walk(folder, pattern or Pattern()):
+            yield _Found(folder, file, pattern is not None)
 
-    def _shard(self, uri: str, found: Listed) -> Iterator[Row]:
-        shard = uri.rpartition("/")[2]
-        self.num_repeated += found.num_repeated
-        for member in found.members:
+    def _loose(self, found: _Found) -> Row:
+        shown, name = storage.printable(found.uri), storage.printable(found.file.path)
+        if found.error is not None:
+            row = loose_row(shown, name, error=found.error)
+            return {**row, "image_id": image_id(found.uri)}
+        layout = self._layouts.setdefault(found.folder, self._layout(found.folder))
+        facts, mask = layout.describe(found.file.path)
+        return loose_row(
+            shown,
+            name,
+            size=found.file.size,
+            label=facts.label,
+            abnormal=facts.abnormal,
+            mask=mask,
+            split=facts.split,
+        )
+
+    # ---- Shards ----------------------------------------------------------------------------------
+
+    def _members(self, found: _Found, shard: Listed) -> Iterator[Row]:
+        self.num_repeated += shard.num_repeated
+        for member in shard.members:
             names = [name for name in member.name.split("/") if name not in ("", ".")]
-            if not names or any(map(is_hidden, names)) or GROUND_TRUTH in names[:-1]:
+            if not names or any(map(is_hidden, names)):
                 continue
-            if not member.is_regular or not is_image(names[-1]):
-                self.num_skipped += 1
+            if not is_image(names[-1]):
+                self.num_skipped += GROUND_TRUTH not in names[:-1]
+                continue
+            if GROUND_TRUTH in names[:-1]:
+                self._num_masks += 1
                 continue
             facts = describe_member(names)
+            is_there = member.link is None and member.error is None
             yield {
-                "image_id": image_id(uri, member.name),
-                "uri": uri,
+                "image_id": image_id(found.uri, member.name),
+                "uri": found.uri,
                 "member": member.name,
-                "offset": member.offset,
-                "size": member.size,
-                "name": f"{shard}#{'/'.join(names)}",
+                "offset": member.offset if is_there else None,
+                "size": member.size if is_there else None,
+                "name": f"{found.name}#{'/'.join(names)}",
                 "label": facts.label,
-                "abnormal": facts.abnormal,
+                "abnormal": None,
                 "mask": None,
                 "split": facts.split,
                 "column": None,
+                "error": None if is_there else member.error,
+                "folder": facts.folder,
             }
+        if shard.error is not None:
+            yield self._damaged(found, shard.error)
+
+    def _cells(self, found: _Found) -> Iterator[Row]:
+        """The rows of a Parquet file; none if it holds no images."""
+        try:
+            file = open_images(found.uri)
+            if file is None:
+                if found.uri == self._uri:
+                    raise ArchiveError(
+                        f"{self.source}: has no column of bytes; store the images in a column "
+                        f"{IMAGE_COLUMNS[0]}, as bytes or as a struct of bytes and path"
+                    )
+                self.num_skipped += 1
+                return
+            if file.largest_group > LARGE_GROUP:
+                self.notes.append(
+                    f"{found.uri}: has row groups of {file.largest_group / 2**30:.1f} GiB, which a "
+                    f"worker may have to hold whole; write it with row_group_size=1000"
+                )
+            if file.note is not None:
+                self.notes.append(file.note)
+            for cell in file.cells():
+                yield {
+                    "image_id": image_id(found.uri, str(cell.row)),
+                    "uri": found.uri,
+                    "member": str(cell.row),
+                    "offset": cell.row,
+                    "size": None,
+                    "name": f"{found.file.path}#{cell.name}",
+                    "label": cell.label,
+                    "abnormal": None,
+                    "mask": None,
+                    "split": None,
+                    "column": file.column,
+                    "error": None,
+                }
+        except ArchiveError as error:
+            reason = why(error)
+            if reason is not None and (reason.transient or reason.everywhere):
+                raise
+            yield self._damaged(found, error)
+
+    def _damaged(self, found: _Found, error: ArchiveError) -> Row:
+        """The row of a shard that could not be listed to its end."""
+        shown = storage.printable(found.uri)
+        text = str(error).removeprefix(f"{shown}: ").removeprefix(f"{found.uri}: ")
+        self.fault = self.fault or self._beginning_with_source(f"{shown}: {text}")
+        self.num_damaged += 1
+        if self.num_damaged == 1:
+            self.notes.append(f"{shown}: could not be listed to its end: {text}")
+        row = loose_row(shown, storage.printable(found.file.path), error=text)
+        return {**row, "image_id": image_id(found.uri)}
+
+    # ---- Remarks ---------------------------------------------------------------------------------
+
+    def _note_masks(self) -> None:
+        """Report masks that belong to no image, and abnormal images without one."""
+        stray: list[str] = []
+        bare: list[str] = []
+        for layout in self._layouts.values():
+            masks, images = layout.left_over()
+            stray += masks
+            bare += images
+        if stray:
+            self.notes.append(
+                f"{self.source}: {len(stray):,} masks belong to no image, the first {stray[0]}; "
+                f"call the mask of x.png x_mask.png or x.png, or put it into a folder x"
+            )
+        if bare:
+            self.notes.append(
+                f"{self.source}: {len(bare):,} abnormal images have no mask in {GROUND_TRUTH}, the "
+                f"first {bare[0]}"
+            )
+        if self._num_masks:
+            self.notes.append(
+                f"{self.source}: {self._num_masks:,} masks inside shards are not used; put them "
+                f"beside the shards, and name them in the column mask of a CSV (--labels)"
+            )
 
     def _why_none(self) -> str:
         if self.num_skipped and storage.exists(storage.join(self._uri, "manifest.json")):
-            return "is a manifest, not images; give it alone, as the source of train or score"
-        if self._shard_seen:
-            ending = ".tar" if is_tar(self._shard_seen) else ".parquet"
+            return (
+                "holds a manifest, not images; give it alone, as the source of train or score, or "
+                "make it again with ganad index if it is damaged"
+            )
+        if self._unopened:
+            ending = "." + self._unopened.rpartition(".")[2].lower()
             shards = f"{self.source.rstrip('/')}/*{ending}"
-            kind = ".tar shards" if ending == ".tar" else ".parquet files"
+            kind = ".parquet files" if ending == ".parquet" else f"{ending} shards"
             return f"holds no loose images but {kind}; name them with '{shards}'"
         if self.num_skipped:
             num = self.num_skipped
             return f"none of its {num} files is an image; give some that end in {_SUFFIXES_SHOWN}"
-        if is_tar(self._uri) and self._is_file():
+        if is_tar(self._uri) and self._is_file(self._uri):
             return "the shard holds no images; give one that does"
         if is_glob(self._uri):
             return "matches no images; check the pattern"

@@ -1,36 +1,31 @@
 """A manifest: the list of an archive's images as a folder of Parquet parts and a manifest.json.
 
-manifest.json is written last and names its parts: a folder without it is no manifest, and one that
-is written anew stays the old one until the new one is whole. One that is refreshed keeps its parts
-and gets further ones, so that what was done part by part goes on with the new ones alone. Parts
-that are in use before the listing has ended are kept in the same way; see ganad.archive.unfinished.
+manifest.json is written last and names its parts: a folder without it is not a manifest, and one
+that is written again stays the old one until the new one is whole. A refresh keeps the parts and
+adds further ones, so that work done part by part continues with the new ones alone. Parts that are
+used before the listing has ended are kept in the same way; see ganad.archive.unfinished.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-import shutil
-import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
 
 from ganad.archive.labels import Naming, read_labels
 from ganad.archive.layout import Surroundings
-from ganad.archive.listing import Listing, are_apart
+from ganad.archive.listing import Listing, are_apart, check_any
+from ganad.archive.manifest_file import NAME, Manifest, is_manifest, open_manifest
 from ganad.archive.merge import Merge
-from ganad.archive.parts import ROWS_PER_GROUP, Part, PartWriter, batches_of, read_rows, read_table
-from ganad.archive.rows import SCHEMA, Row
+from ganad.archive.parts import PART, ROWS_PER_GROUP, Part, PartWriter, batches_of, read_rows
+from ganad.archive.rows import SCHEMA, Row, label_of
 from ganad.archive.unfinished import NAME as UNFINISHED
-from ganad.archive.unfinished import Unfinished, read_unfinished
-from ganad.errors import ArchiveError, ConfigError, ManifestError, Mismatch
+from ganad.archive.unfinished import Labelling, Unfinished, read_unfinished
+from ganad.errors import ConfigError, ManifestError, Mismatch
 from ganad.storage import files as storage
-from ganad.storage.reasons import translated
+from ganad.storage.records import write_record
 
 __all__ = [
     "SCHEMA",
@@ -42,90 +37,11 @@ __all__ = [
     "write_manifest",
 ]
 
-FORMAT = "ganad manifest 1"
-_WORKPLACE = ".ganad-merge-"
-_PART = re.compile(r"part-\d{5}(-[0-9a-f]{8})?\.parquet")
-_LITTER = re.compile(
+_SCRATCH = ".ganad-merge-"
+_LEFT_BEHIND = re.compile(
     r"\.ganad-merge-.+|\.(part-.+\.parquet|manifest(\.unfinished)?\.json)\.[0-9a-f]{8}"
 )
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """A finished manifest; its rows stay on disk until they are asked for."""
-
-    uri: str
-    sources: tuple[str, ...]
-    """Absolute."""
-    parts: tuple[Part, ...]
-    num_images: int
-    labels: dict[str, int]
-    """Images per label; those without one are not counted."""
-    num_normal: int
-    num_abnormal: int
-    digest: str
-    """16 hex characters over id, size, label, abnormal and split of every image, in order."""
-    merged: int
-    """Rows that named an image a second time."""
-    num_skipped: int
-    """Files that are no images."""
-    notes: tuple[str, ...]
-    """What the user should know, a sentence each."""
-    earlier: tuple[str, ...] = ()
-    """Digests that it had before it was refreshed: the images of then are its first parts."""
-    named: Mapping[str, Any] = field(default_factory=dict)
-    """What decided on labels when it was made: labels (a CSV), normal and abnormal."""
-
-    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows, or some columns of them, in memory. Raises ArchiveError."""
-        return pa.concat_tables(read_table(part.uri, columns) for part in self.parts)
-
-    def rows(self, part: Part, start: int, num: int) -> list[Row]:
-        """Rows start..start+num of a part (fewer at its end). Raises ArchiveError."""
-        return read_rows(part.uri, start, num)
-
-
-def is_manifest(uri: str) -> bool:
-    """Whether uri is a finished manifest."""
-    place = storage.join(storage.absolute(uri), "manifest.json")
-    if storage.size_of(place) is None:
-        return False
-    try:
-        return _is_ours(storage.read_json(place))
-    except ArchiveError:
-        return False
-
-
-def _is_ours(info: Any) -> bool:
-    return isinstance(info, dict) and info.get("format") == FORMAT
-
-
-def open_manifest(uri: str) -> Manifest:
-    """Raises ManifestError if there is none or it is unfinished."""
-    folder = storage.absolute(uri)
-    place = storage.join(folder, "manifest.json")
-    if storage.size_of(place) is None:
-        if any(_is_left_over(name) for name in storage.list_names(folder)):
-            raise ManifestError(f"{uri}: indexing did not finish; run the same ganad index again")
-        raise ManifestError(f"{uri}: is no manifest; make one with ganad index")
-    info = storage.read_json(place)
-    if not _is_ours(info):
-        raise ManifestError(f"{uri}: its manifest.json is not ganad's; make one with ganad index")
-    return Manifest(
-        uri=folder,
-        sources=tuple(info["sources"]),
-        parts=tuple(Part(storage.join(folder, name), num) for name, num in info["parts"]),
-        num_images=info["images"],
-        labels=info["labels"],
-        num_normal=info["normal"],
-        num_abnormal=info["abnormal"],
-        digest=info["digest"],
-        merged=info["merged"],
-        num_skipped=info["skipped"],
-        notes=tuple(info["notes"]),
-        earlier=tuple(info.get("earlier", ())),
-        named=info.get("named", {}),
-    )
+"""Temporary files of a run that was killed."""
 
 
 def write_manifest(
@@ -138,18 +54,20 @@ def write_manifest(
     refresh: bool = False,
     progress: Callable[[int], None] | None = None,
     on_part: Callable[[Part], None] | None = None,
+    fresh_id: str = "",
 ) -> Manifest:
     """List the images of all sources and write their manifest to the folder out.
 
     labels: a CSV (columns path, label and perhaps abnormal, mask, split) that replaces the labels
-    of the folders. normal, abnormal: labels to be taken so. progress is called with the number of
+    of the folders. normal, abnormal: labels that mean so. progress is called with the number of
     images found so far. A manifest of the same sources is replaced; with refresh it keeps its rows,
-    and images that it does not list yet come after them, labelled as it was made.
+    and images that it does not list yet are added after them, labelled in the same way.
 
-    on_part is called with each part, the kept ones first, as soon as it lies in out for good, while
-    the listing goes on; at its end come images of which one row alone does not tell everything: of
-    sources that may overlap, with labels by a CSV, members of shards that have labels. If the
-    listing fails or is killed after that, refresh keeps these parts too and goes on behind them.
+    on_part is called with each part, the kept ones first, once it is final, while the listing goes
+    on. Images that need the whole listing come last: those of overlapping sources, with labels from
+    a CSV, or in folders of a shard. If the listing fails or is killed after that, a refresh keeps
+    these parts too and continues behind them. fresh_id: the id of a manifest that is new; drawn
+    if it is empty.
 
     Raises ArchiveError for sources, ConfigError for labels, and Mismatch or ManifestError if out
     holds something else.
@@ -157,149 +75,194 @@ def write_manifest(
     if not sources:
         raise ConfigError("no source was given: name a folder, a glob, an s3:// prefix or a .tar")
     folder = storage.absolute(out)
-    absolute = [storage.absolute(source) for source in sources]
-    old = _claim(out, folder, absolute)
-    named: dict[str, Any] = {
-        "labels": None if labels is None else storage.absolute(labels),
-        "normal": sorted(normal),
-        "abnormal": sorted(abnormal),
-    }
-    before = open_manifest(out) if refresh and is_manifest(folder) else None
-    begun = _begun(out, folder, absolute, before) if refresh else None
-    known = list(before.parts) if before is not None else []
-    theirs = before or begun
-    if theirs is not None:
-        named = _named_before(out, theirs.named, named)
-        labels = named["labels"] if labels is None else labels
-    if begun is not None:
-        known += begun.parts(folder, len(known))
-    naming = Naming(named["normal"], named["abnormal"])
+    absolute = tuple(storage.absolute(source) for source in sources)
+    replaced = _claim(out, folder, absolute)
+    labelling = Labelling(
+        labels=None if labels is None else storage.absolute(labels),
+        normal=_sorted_labels(normal),
+        abnormal=_sorted_labels(abnormal),
+    )
+    start = _Start.of(out, folder, absolute, labelling) if refresh else _Start(labelling)
+    start.id = start.id or fresh_id or secrets.token_hex(8)
+    if not start.token and (replaced or on_part):
+        start.token = secrets.token_hex(4)
+    if on_part is not None and not start.is_announced:
+        follows = start.before.digest if start.before is not None else ""
+        begun = Unfinished(
+            id=start.id, sources=absolute, named=start.named, follows=follows, token=start.token
+        )
+        announce: Callable[[Part], None] | None = begun.before_first(folder, on_part)
+    else:
+        announce = on_part
     surroundings = Surroundings()
     listings = [Listing(source, surroundings) for source in sources]
-    rows = _judged(_numbered(listings, progress), naming)
-    token = begun.token if begun is not None else secrets.token_hex(4) if old or on_part else ""
-    announce = on_part
-    if begun is None and on_part is not None:
-        follows = before.digest if before is not None else ""
-        announce = Unfinished(absolute, named, follows, token).before_first(folder, on_part)
-    writer = PartWriter(folder, token, announce)
-    merged, notes = 0, []
+    writer = PartWriter(folder, start.token, announce)
     try:
         if on_part is not None:
-            for part in known:  # before they are counted, which takes a while
+            for part in start.parts:  # before they are counted, which takes a while
                 on_part(part)
-        old = sorted(set(old) - set(writer.keep(known)))
-        with _workplace(folder) as place, Merge(place) as merge:
-            if labels is None and not known and are_apart(absolute):
-                writer.write(batches_of(merge.settled(rows, naming.by_user)))
-            else:
-                merge.add(rows)
-            if labels is not None:
-                merge.add_labels(labels, read_labels(labels))
-            merge.judge(naming)
-            if known:
-                merge.leave_out(known)
-            writer.write(merge.batches(sources))
-            merged, notes = merge.num_repeated, merge.notes
-        naming.check(writer.labels)
+        writer.keep(start.parts)
+        typed = labels if labels is not None else start.named.labels
+        merge = _write_rows(folder, start, listings, writer, typed, progress)
     except BaseException:
         writer.undo()
         raise
     digest = writer.digest.hexdigest()
-    info = {
-        "format": FORMAT,
-        "sources": absolute,
-        "images": writer.num_images,
-        "digest": digest,
-        "earlier": _earlier(before, digest),
-        "named": named,
-        "labels": dict(sorted(writer.labels.items())),
-        "normal": writer.num_normal,
-        "abnormal": writer.num_abnormal,
-        "merged": merged + sum(listing.num_repeated for listing in listings),
-        "skipped": sum(listing.num_skipped for listing in listings),
-        "notes": [*notes, *(note for listing in listings for note in listing.notes)],
-        "parts": writer.parts,
-    }
-    storage.write_json(storage.join(folder, "manifest.json"), info)
-    for name in old:
-        storage.remove(storage.join(folder, name))
-    if UNFINISHED in storage.list_names(folder):
-        storage.remove(storage.join(folder, UNFINISHED))
+    manifest = Manifest(
+        id=start.id,
+        sources=absolute,
+        images=writer.num_images,
+        digest=digest,
+        earlier=start.earlier(digest),
+        named=start.named,
+        labels=dict(sorted(writer.labels.items())),
+        normal=writer.num_normal,
+        abnormal=writer.num_abnormal,
+        errors=writer.num_errors,
+        damaged=sum(listing.num_damaged for listing in listings),
+        merged=merge.num_repeated + sum(listing.num_repeated for listing in listings),
+        skipped=sum(listing.num_skipped for listing in listings),
+        notes=(*merge.notes, *(note for listing in listings for note in listing.notes)),
+        parts=tuple(writer.parts),
+    )
+    write_record(storage.join(folder, NAME), manifest)
+    _tidy(folder, set(replaced) - {name for name, _ in writer.parts})
     return open_manifest(out)
 
 
-def _begun(out: str, folder: str, sources: list[str], before: Manifest | None) -> Unfinished | None:
-    """The listing that was cut off in the folder and is to go on."""
-    begun = read_unfinished(folder)
-    if begun is None or begun.follows != ("" if before is None else before.digest):
-        return None  # none, or one that has finished since
-    if list(begun.sources) != sources:
-        raise Mismatch(
-            f"{out}: holds an unfinished manifest of {', '.join(begun.sources)}; name another "
-            f"folder, or remove it"
-        )
-    return begun
+@dataclass
+class _Start:
+    """What a listing begins with."""
 
+    named: Labelling
+    before: Manifest | None = None
+    """The finished manifest that is refreshed."""
+    parts: list[Part] = field(default_factory=list)
+    """Parts that stay."""
+    is_announced: bool = False
+    """True if the folder says already whose the new parts are."""
+    id: str = ""
+    token: str = ""
 
-def _named_before(out: str, before: Mapping[str, Any], named: dict[str, Any]) -> dict[str, Any]:
-    """What the manifest was labelled by; all of a table's images are labelled alike."""
-    theirs = {**dict.fromkeys(named), "normal": [], "abnormal": [], **before}
-    for key, value in named.items():
-        if value and value != theirs[key]:
+    @staticmethod
+    def of(out: str, folder: str, sources: Sequence[str], labelling: Labelling) -> _Start:
+        """What is in the folder: a manifest to refresh, a listing that was cut off, both or none.
+        Raises Mismatch if it is of other sources or labels."""
+        before = open_manifest(out) if is_manifest(folder) else None
+        begun = read_unfinished(folder)
+        if begun is not None and begun.follows != ("" if before is None else before.digest):
+            begun = None  # it has finished since
+        if begun is not None and begun.sources != tuple(sources):
             raise Mismatch(
-                f"{out}: was made with {key} {theirs[key] or 'not given'}, now it is {value}; "
-                f"refresh it without, or index into another folder"
+                f"{out}: holds an unfinished manifest of {', '.join(begun.sources)}; name another "
+                f"folder, or remove it"
             )
-    return theirs
+        theirs = before or begun
+        if theirs is None:
+            return _Start(labelling)
+        parts = list(before.parts) if before is not None else []
+        if begun is not None:
+            parts += begun.parts(folder, len(parts))
+        return _Start(
+            named=_same_labelling(out, theirs.named, labelling),
+            before=before,
+            parts=parts,
+            is_announced=begun is not None,
+            id=theirs.id,
+            token=begun.token if begun is not None else "",
+        )
+
+    def earlier(self, digest: str) -> tuple[str, ...]:
+        """The manifest's earlier digests, when its digest has become this one."""
+        if self.before is None:
+            return ()
+        mine = (self.before.digest,) if self.before.digest != digest else ()
+        return (*self.before.earlier, *mine)
 
 
-def _earlier(before: Manifest | None, digest: str) -> list[str]:
-    if before is None:
-        return []
-    return [*before.earlier, *([before.digest] if before.digest != digest else [])]
+def _same_labelling(out: str, before: Labelling, now: Labelling) -> Labelling:
+    """How the manifest is labelled; all of its images must be labelled alike."""
+    for key, value in now:
+        theirs = getattr(before, key)
+        if value and value != theirs:
+            shown, given = (
+                list(each) if isinstance(each, tuple) else each for each in (theirs, value)
+            )
+            raise Mismatch(
+                f"{out}: was made with {key} {shown or 'not given'}, now it is {given}; refresh "
+                f"it without, or index into another folder"
+            )
+    return before
 
 
-def _claim(out: str, folder: str, sources: list[str]) -> list[str]:
+def _sorted_labels(labels: Collection[str]) -> tuple[str, ...]:
+    return tuple(sorted(filter(None, map(label_of, labels))))
+
+
+def _write_rows(
+    folder: str,
+    start: _Start,
+    listings: Sequence[Listing],
+    writer: PartWriter,
+    labels: str | None,
+    progress: Callable[[int], None] | None,
+) -> Merge:
+    """List all sources and write the rows that are new; returns the merge, for its counts."""
+    naming = Naming(start.named.normal, start.named.abnormal)
+    rows = _judged(_numbered(listings, progress), naming)
+    sources = [storage.absolute(listing.source) for listing in listings]
+    with storage.scratch_folder(folder, _SCRATCH) as scratch, Merge(scratch, folder) as merge:
+        if labels is None and not start.parts and are_apart(sources):
+            writer.write(batches_of(merge.settled(rows, naming.by_user)))
+        else:
+            merge.add(rows)
+        if labels is not None:
+            merge.add_labels(labels, read_labels(labels))
+        merge.judge(naming)
+        if start.parts:
+            merge.leave_out(start.parts)
+        writer.write(merge.batches([listing.source for listing in listings]))
+    naming.check(writer.labels)
+    return merge
+
+
+def _claim(out: str, folder: str, sources: Sequence[str]) -> list[str]:
     """The parts that an earlier run left in the folder and that the new ones replace."""
-    if not storage.is_remote(folder) and Path(folder).is_file():
+    if storage.size_of(folder) is not None:
         raise ManifestError(f"{out}: is a file; name a folder for the manifest")
     names = storage.list_names(folder)
     if is_manifest(folder):
-        theirs = list(open_manifest(folder).sources)
-        if theirs != sources:
-            raise Mismatch(
-                f"{out}: holds a manifest of {', '.join(theirs)}; name another folder, or remove it"
-            )
-    elif foreign := [name for name in names if not _is_left_over(name)]:
+        with suppress(ManifestError):  # a damaged one is replaced
+            theirs = open_manifest(folder).sources
+            if theirs != tuple(sources):
+                raise Mismatch(
+                    f"{out}: holds a manifest of {', '.join(theirs)}; name another folder, or "
+                    f"remove it"
+                )
+    elif foreign := [name for name in names if not _is_ours(name)]:
         raise ManifestError(
             f"{out}: holds other files ({foreign[0]}) and no manifest; name a new folder"
         )
-    for name in filter(_LITTER.fullmatch, names):  # of a run that was killed
+    for name in filter(_LEFT_BEHIND.fullmatch, names):
         place = storage.join(folder, name)
-        if name.startswith(_WORKPLACE):
-            shutil.rmtree(place)
+        if name.startswith(_SCRATCH):
+            storage.remove_folder(place)
         else:
             storage.remove(place)
-    return [name for name in names if _PART.fullmatch(name)]
+    return [name for name in names if PART.fullmatch(name)]
 
 
-def _is_left_over(name: str) -> bool:
-    """Whether a file is of ours, in a folder that has no manifest.json."""
-    return bool(_PART.fullmatch(name) or _LITTER.fullmatch(name) or name == UNFINISHED)
+def _is_ours(name: str) -> bool:
+    """True for a file of ours in a folder that has no manifest.json."""
+    return bool(PART.fullmatch(name) or _LEFT_BEHIND.fullmatch(name) or name == UNFINISHED)
 
 
-@contextmanager
-def _workplace(folder: str) -> Iterator[Path]:
-    """A local folder for work in progress, beside the result where that is local: it may need
-    more room than /tmp has."""
-    parent = None
-    if not storage.is_remote(folder):
-        with translated(folder):
-            Path(folder).mkdir(parents=True, exist_ok=True)
-        parent = folder
-    with tempfile.TemporaryDirectory(prefix=_WORKPLACE, dir=parent) as place:
-        yield Path(place)
+def _tidy(folder: str, parts: Collection[str]) -> None:
+    """Remove what the finished manifest no longer needs."""
+    for name in sorted(parts):
+        storage.remove(storage.join(folder, name))
+    if UNFINISHED in storage.list_names(folder):
+        storage.remove(storage.join(folder, UNFINISHED))
 
 
 def _numbered(
@@ -315,6 +278,7 @@ def _numbered(
             yield source, row
     if progress:
         progress(num)
+    check_any(listings)
 
 
 def _judged(rows: Iterable[tuple[int, Row]], naming: Naming) -> Iterator[tuple[int, Row]]:

@@ -1,19 +1,24 @@
-"""Rows of several sources, tars and a CSV of labels put together in DuckDB, on disk.
+"""Rows of several sources, shards and a CSV of labels put together in DuckDB, on disk.
 
-Needed where one row alone does not tell: whether an image was listed twice, what a CSV says of it,
-which labels its source has. The database lies in a folder that the caller removes.
+This is needed if one row alone is not enough: to find images that were listed twice, what a CSV
+says about them, and which labels and folders their source has. The database lies in a folder that
+the caller removes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 
 from ganad.archive.labels import CsvRow, Naming
+from ganad.archive.layout import labels_of_folders
 from ganad.archive.parts import Part, read_table
 from ganad.archive.rows import SCHEMA, Row
 from ganad.errors import ArchiveError, ConfigError
@@ -32,22 +37,30 @@ _CSV_SCHEMA = pa.schema(
         ("split", pa.string()),
     ]
 )
-_STAGED_SCHEMA = pa.schema([*SCHEMA, ("source", pa.int32()), ("position", pa.int64())])
+_STAGED_SCHEMA = pa.schema(
+    [*SCHEMA, ("folder", pa.string()), ("source", pa.int32()), ("position", pa.int64())]
+)
 _PLACE = "s.uri || coalesce('#' || s.member, '')"  # how a CSV may name an image in full
 
 
 class Merge:
-    """Takes all rows, then gives them back, each image once, in the order in which they came."""
+    """Takes all rows, then returns them, each image once, in the order in which they came.
 
-    def __init__(self, folder: Path) -> None:
+    folder: for the database. out: the folder of the manifest, for messages.
+    """
+
+    def __init__(self, folder: Path, out: str) -> None:
         self.num_repeated = 0
         """Rows that named an image which had been named before."""
         self.notes: list[str] = []
+        self._out = out
         self._leave_out = False
+        self._has_csv = False
         self._num_added = 0
-        # Of files the folders around them have told it.
-        self._open = "s.member IS NOT NULL"
         self._siblings: dict[int, set[str]] = {}
+        """Labels of rows that were returned by settled(), by source."""
+        self._rooted: set[int] = set()
+        """Sources that have shard members in no folder."""
         self._database = Database(
             str(folder / "merge.duckdb"), Limits(memory=10**9), spill_to=str(folder), threads=2
         ).connection
@@ -56,11 +69,24 @@ class Merge:
     def __enter__(self) -> Merge:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._database.close()  # or its files could not be removed
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the database, or its files could not be removed. Raises ArchiveError if there was
+        no room for it."""
+        with suppress(duckdb.Error):
+            self._database.close()
+        if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
+            raise ArchiveError(
+                f"{self._out}: there is no room left for the rows on this disk; make room there, "
+                f"or write to another disk"
+            ) from error
 
     def add(self, rows: Iterable[tuple[int, Row]]) -> None:
-        """Take rows, each with the number of its source, behind those of before."""
+        """Take more rows, each with the number of its source."""
         self._insert("staged", map(self._numbered, rows), _STAGED_SCHEMA)
 
     def _numbered(self, pair: tuple[int, Row]) -> dict[str, Any]:
@@ -69,17 +95,20 @@ class Merge:
         return {**row, "source": source, "position": self._num_added}
 
     def settled(self, rows: Iterable[tuple[int, Row]], by_user: bool) -> Iterator[Row]:
-        """Gives back the rows that need no other ones, at once, and takes the rest: members of tars
-        and Parquet files that have labels, of which all together tell what is abnormal.
+        """Return the rows that do not depend on others, at once, and take the rest: members of
+        shards in folders, and those with labels, which decide together what is abnormal.
 
-        by_user: whether the user's word tells it.
+        by_user: true if the user named what is normal or abnormal.
         """
         rest: list[tuple[int, Row]] = []
         for source, row in rows:
-            label = row["label"]
-            if row["member"] is None or label is None or row["abnormal"] is not None or by_user:
+            label, folder = row["label"], row.get("folder")
+            known = label is None or row["abnormal"] is not None or by_user
+            if not folder and (row["member"] is None or known):
                 if label is not None:
                     self._siblings.setdefault(source, set()).add(label)
+                if folder == "":
+                    self._rooted.add(source)
                 yield row
             else:
                 rest.append((source, row))
@@ -89,9 +118,9 @@ class Merge:
         self.add(rest)
 
     def add_labels(self, uri: str, lines: Iterable[CsvRow]) -> None:
-        """Take the labels of a CSV instead of those of the folders. Raises ConfigError if it says
-        two things of one image, or names no image that was added."""
-        self._open = "true"
+        """Take the labels of a CSV instead of those of the folders. Raises ConfigError if it
+        contradicts itself about an image, or names no image that was added."""
+        self._has_csv = True
         self._create("written", _CSV_SCHEMA)
         self._insert("written", (line._asdict() for line in lines), _CSV_SCHEMA)
         twice = self._one(
@@ -106,7 +135,7 @@ class Merge:
         self._database.execute(
             "CREATE TABLE csv AS SELECT DISTINCT ON (key) * EXCLUDE (path, line) FROM written"
         )
-        # One group of labels, as the CSV speaks for all sources: hence source 0 for every row.
+        # The CSV holds for all sources, so all labels are one group: source 0.
         self._database.execute(f"""
             CREATE TABLE labelled AS SELECT s.* REPLACE (
                 coalesce(full_.label, short.label) AS label,
@@ -117,10 +146,23 @@ class Merge:
             FROM staged s
             LEFT JOIN csv short ON short.key = s.name
             LEFT JOIN csv full_ ON full_.key = {_PLACE}""")
+        self._note_missing_lines(uri)
         self._database.execute("DROP TABLE staged; ALTER TABLE labelled RENAME TO staged")
 
+    def _note_missing_lines(self, uri: str) -> None:
+        """Report images that the CSV does not name, which have no label then."""
+        bare = self._one(f"""
+            SELECT count(DISTINCT image_id), min_by(name, position) FROM staged s
+            WHERE NOT EXISTS (SELECT 1 FROM csv c WHERE c.key = s.name)
+            AND NOT EXISTS (SELECT 1 FROM csv c WHERE c.key = {_PLACE})""")
+        if bare[0]:
+            self.notes.append(
+                f"{uri}: has no line for {bare[0]:,} of the images, the first {bare[1]}; they have "
+                f"no label, because a CSV replaces the labels of the folders"
+            )
+
     def _check_matches(self, uri: str) -> None:
-        """Report lines that name no image; refuse a CSV of nothing else."""
+        """Report lines that name no image; refuse a CSV that has no others."""
         lost = self._one(f"""
             SELECT count(*), min_by(path, line) FROM written w
             WHERE NOT EXISTS (SELECT 1 FROM staged s WHERE s.name = w.key)
@@ -134,10 +176,34 @@ class Merge:
                 f"such as {example}"
             )
         if lost[0]:
-            self.notes.append(f"{uri}: {lost[0]} lines name no image, the first {lost[1]}")
+            self.notes.append(f"{uri}: {lost[0]:,} lines name no image, the first {lost[1]}")
+
+    def _label_by_folders(self) -> None:
+        """Choose the folder that is the label, where all folders of a source decide that."""
+        folders: dict[int, set[str]] = {source: {""} for source in self._rooted}
+        for source, folder in self._all(
+            "SELECT DISTINCT source, folder FROM staged WHERE folder IS NOT NULL"
+        ):
+            folders.setdefault(source, set()).add(folder)
+        if not folders:
+            return
+        labels = [
+            {"source": source, "folder": folder, "name": label}
+            for source, those in folders.items()
+            for folder, label in labels_of_folders(those).items()
+        ]
+        schema = pa.schema([("source", pa.int32()), ("folder", pa.string()), ("name", pa.string())])
+        self._create("chosen", schema)
+        self._insert("chosen", labels, schema)
+        self._database.execute(
+            "UPDATE staged SET label = c.name FROM chosen c "
+            "WHERE staged.source = c.source AND staged.folder = c.folder"
+        )
 
     def judge(self, naming: Naming) -> None:
-        """Say which labels are abnormal where that is still open."""
+        """Decide which labels are abnormal where that is not known yet."""
+        if not self._has_csv:
+            self._label_by_folders()
         siblings = self._siblings
         for source, label in self._all(
             "SELECT DISTINCT source, label FROM staged WHERE label IS NOT NULL"
@@ -155,7 +221,7 @@ class Merge:
         self._insert("verdicts", verdicts, schema)
 
     def leave_out(self, parts: Sequence[Part]) -> None:
-        """Take parts that are listed already: their images are not given back."""
+        """Take parts that are listed already: their images are not returned."""
         schema = pa.schema([SCHEMA.field(name) for name in ("image_id", "size", "offset")])
         self._create("known", schema)
         for part in parts:
@@ -166,7 +232,7 @@ class Merge:
         self._leave_out = True
 
     def _without_known(self, merged: str) -> str:
-        """The rows of merged that are new; notes what became of the others."""
+        """The rows of merged that are new; reports what became of the others."""
         self._database.execute(f"CREATE TABLE merged AS {merged}")
         gone = self._one("SELECT count(*) FROM known ANTI JOIN staged USING (image_id)")[0]
         changed = self._one("""
@@ -183,19 +249,21 @@ class Merge:
         return "SELECT * FROM merged ANTI JOIN known USING (image_id)"
 
     def batches(self, sources: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows as SCHEMA has them, after judge. Raises ArchiveError if an image came with two
+        """The rows as in SCHEMA, after judge. Raises ArchiveError if an image came with two
         labels. sources: as typed, by number."""
+        # For loose files the folder layout has decided it, unless a CSV replaced their labels.
+        is_open = "true" if self._has_csv else "s.member IS NOT NULL"
         self._database.execute(f"""
             CREATE TABLE judged AS
             SELECT s.* REPLACE (
-                coalesce(s.abnormal, CASE WHEN {self._open} THEN v.verdict END) AS abnormal)
+                coalesce(s.abnormal, CASE WHEN {is_open} THEN v.verdict END) AS abnormal)
             FROM staged s LEFT JOIN verdicts v USING (source, label);
             CREATE TABLE repeated AS
             SELECT image_id FROM judged GROUP BY image_id HAVING count(*) > 1""")
         self._check_conflicts(sources)
         rows = "SELECT count(*) FROM judged SEMI JOIN repeated USING (image_id)"
         self.num_repeated = self._one(rows)[0] - self._one("SELECT count(*) FROM repeated")[0]
-        # A tar may hold two members of one name: the later one is the valid one, as for tar.
+        # A tar may hold two members of one name: the later one counts, as for tar itself.
         merged = f"""
             SELECT {_COLUMNS}, position FROM judged ANTI JOIN repeated USING (image_id)
             UNION ALL
@@ -237,13 +305,13 @@ class Merge:
 
     def _insert(self, table: str, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
         rows = iter(rows)
-        while some := list(islice(rows, _BATCH)):
-            self._database.register("batch", pa.Table.from_pylist(some, schema=schema))
+        while chunk := list(islice(rows, _BATCH)):
+            self._database.register("batch", pa.Table.from_pylist(chunk, schema=schema))
             self._database.execute(f"INSERT INTO {table} SELECT * FROM batch")
             self._database.unregister("batch")
 
     def _one(self, sql: str) -> Any:
-        # All of the result: one that is half read keeps the connection from other work.
+        # All of the result: one that is half read blocks the connection.
         return next(iter(self._all(sql)), None)
 
     def _all(self, sql: str) -> list[tuple[Any, ...]]:

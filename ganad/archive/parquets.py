@@ -2,7 +2,9 @@
 
 The column is a binary one, or a struct with a binary field `bytes`, as Hugging Face datasets write
 them. Rows are listed without their bytes, and read a few at a time, row group by row group: a file
-is never held whole, nor is a row group, unless its writer made it one page.
+is never held whole, nor is a row group, unless its writer made it one page. How many rows are read
+at a time depends on how large they may be, because a few kilobytes of a dictionary can stand for
+many large cells.
 """
 
 from __future__ import annotations
@@ -19,23 +21,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ganad.archive.rows import label_of
 from ganad.errors import ArchiveError
 from ganad.storage import files as storage
 from ganad.storage.reasons import translated
 
 IMAGE_COLUMNS = ("image", "bytes", "img", "picture", "jpg", "jpeg", "png", "data", "content")
-"""Looked for in this order; a file with one binary column may call it anything."""
+"""Searched in this order; a file with one binary column may call it anything."""
 ID_COLUMNS = ("image_id", "id", "name", "path", "file_name", "filename", "file", "uri", "key")
 LABEL_COLUMNS = ("label", "class", "category")
 _LISTED_ROWS = 8192
 _READ_ROWS = 16
+_READ_BYTES = 2**28  # of the cells that are decoded at a time
+_MOST_TEXT = 2**16  # bytes of a name or label
+_MOST_TEXTS = 2**30  # bytes of the names or labels of a row group
 _BUFFER = 2**20
 LARGE_GROUP = 2**28
-"""Bytes of a row group from which on the user is told how to write smaller ones."""
+"""Row groups of more bytes are reported, with the way to write smaller ones."""
 
 
 class Cell(NamedTuple):
-    """row: its number in the file. name: from a column of names, else the number."""
+    """row: its number in the file. name: from a column of names, else the number as text."""
 
     row: int
     name: str
@@ -43,7 +49,7 @@ class Cell(NamedTuple):
 
 
 def is_parquet(name: str) -> bool:
-    """Whether a name ends in .parquet, in any case."""
+    """True if a name ends in .parquet, in any case."""
     return name.lower().endswith(".parquet")
 
 
@@ -53,41 +59,51 @@ class ImageFile:
 
     uri: str
     column: str
-    """Dotted: of a struct, its field `bytes`."""
+    """Path of the column of bytes, dotted: for a struct, its field `bytes`."""
     names: str | None
     labels: str | None
     classes: tuple[str, ...]
-    """What the numbers of the label column mean, where the file says so."""
+    """What the numbers of the label column mean, if the file says so."""
     largest_group: int
     """Bytes of the images in the largest row group."""
+    texts: tuple[str, ...] = ()
+    """Those of names and labels that hold text."""
+    note: str | None = None
+    """What the user should know about the labels."""
 
     def cells(self) -> Iterator[Cell]:
         """Every row without its bytes, in order. Raises ArchiveError."""
         wanted = [column for column in (self.names, self.labels) if column]
-        with _opened(self.uri) as file:
+        # As dictionaries, so that the length of a text is known before it is repeated in each row.
+        with _opened(self.uri, self.texts) as file:
+            for column in wanted:
+                _check_texts(self.uri, file, column)
             if not wanted:
                 yield from (Cell(row, str(row), None) for row in range(file.metadata.num_rows))
                 return
             row = 0
-            for batch in file.iter_batches(_LISTED_ROWS, columns=wanted):
-                names = _values(batch, self.names)
-                labels = _values(batch, self.labels)
-                for name, label in zip(names, labels, strict=True):
-                    shown = str(row) if name in (None, "") else str(name)
-                    yield Cell(row, shown, self._label(label))
-                    row += 1
+            # One by one: batches across row groups cannot have dictionaries inside of structs.
+            for group in range(file.metadata.num_row_groups):
+                for batch in file.iter_batches(_LISTED_ROWS, row_groups=[group], columns=wanted):
+                    names = _values(self.uri, batch, self.names)
+                    labels = _values(self.uri, batch, self.labels)
+                    for name, label in zip(names, labels, strict=True):
+                        shown = str(row) if name in (None, "") else str(name)
+                        yield Cell(row, shown, self._label(label))
+                        row += 1
 
     def _label(self, value: Any) -> str | None:
-        if value is None:
-            return None
-        if self.classes and isinstance(value, int) and 0 <= value < len(self.classes):
-            return self.classes[value]
-        return str(value)
+        if self.classes and isinstance(value, int):
+            if value == -1:  # a ClassLabel's way of saying that there is none
+                return None
+            if 0 <= value < len(self.classes):
+                return label_of(self.classes[value])
+        return label_of(value)
 
 
 def open_images(uri: str) -> ImageFile | None:
-    """What a Parquet file holds of images; None if it has no column of them. Raises ArchiveError
-    for a file that is damaged, or that has several such columns under names that do not tell."""
+    """The images of a Parquet file; None if it has no column of them. Raises ArchiveError for a
+    damaged file, and for several such columns of which none has one of the IMAGE_COLUMNS' names."""
     with _opened(uri) as file:
         schema, metadata = file.schema_arrow, file.metadata
         found = _image_columns(schema)
@@ -104,21 +120,29 @@ def open_images(uri: str) -> ImageFile | None:
         paths = [metadata.schema.column(number).path for number in range(len(leaf))]
         number = paths.index(found[chosen])
         groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+        names = _name_column(schema, chosen)
+        labels, note = _label_column(schema)
         return ImageFile(
             uri,
-            found[chosen],
-            _name_column(schema, chosen),
-            _label_column(schema),
-            _classes(schema),
-            max((group.column(number).total_compressed_size for group in groups), default=0),
+            column=found[chosen],
+            names=names,
+            labels=labels,
+            classes=_classes(schema),
+            largest_group=max(
+                (group.column(number).total_compressed_size for group in groups), default=0
+            ),
+            texts=tuple(
+                name for name in (names, labels) if name and _is_text(_type_of(schema, name))
+            ),
+            note=note and f"{uri}: {note}",
         )
 
 
 def read_cells(uri: str, column: str, rows: Sequence[int]) -> Iterator[tuple[int, bytes | None]]:
-    """The bytes in these rows, with their row, in the file's order; None for a null.
+    """(row, its bytes) for these rows, in the file's order; the bytes of a null are None.
 
-    Reads row groups that hold such rows, a few rows at a time. A row that the file has not any more
-    is left out. Raises what the filesystem raises, and ArrowException for damaged data.
+    Reads the row groups that hold such rows, a few rows at a time. A row that the file no longer
+    has is left out. Raises what the filesystem raises, and ArrowException for damaged data.
     """
     wanted = np.unique(np.asarray(rows, np.int64))
     with storage.open_input(uri) as source:
@@ -143,30 +167,62 @@ def _first(pair: tuple[int, int]) -> int:
 def _in_group(
     file: pq.ParquetFile, group: int, column: str, wanted: list[int]
 ) -> Iterator[tuple[int, bytes | None]]:
-    """Rows counted from the beginning of the group, ascending."""
+    """wanted: rows counted from the beginning of the group, ascending."""
     start, position = 0, 0
-    for batch in file.iter_batches(_READ_ROWS, row_groups=[group], columns=[column]):
+    num = _rows_at_once(file, group, column)
+    for batch in file.iter_batches(num, row_groups=[group], columns=[column]):
         values = _array(batch, column)
         while position < len(wanted) and wanted[position] < start + len(batch):
             yield wanted[position], values[wanted[position] - start].as_py()
             position += 1
         if position == len(wanted):
-            return  # what follows in the group need not be read
+            return  # the rest of the group need not be read
         start += len(batch)
 
 
+def _rows_at_once(file: pq.ParquetFile, group: int, column: str) -> int:
+    """So many rows that they hold about _READ_BYTES at most."""
+    chunk = _chunk(file, group, column)
+    if chunk is None or chunk.num_values == 0:
+        return _READ_ROWS
+    # Each row may hold the whole of a dictionary; otherwise they are taken for equally large.
+    num = 1 if chunk.has_dictionary_page else chunk.num_values
+    return max(1, min(_READ_ROWS, _READ_BYTES * num // max(1, chunk.total_uncompressed_size)))
+
+
+def _chunk(file: pq.ParquetFile, group: int, column: str) -> pq.ColumnChunkMetaData | None:
+    """The metadata of a column, by its dotted path, in one row group."""
+    metadata = file.metadata.row_group(group)
+    chunks = (metadata.column(number) for number in range(metadata.num_columns))
+    return next((chunk for chunk in chunks if chunk.path_in_schema == column), None)
+
+
+def _check_texts(uri: str, file: pq.ParquetFile, column: str) -> None:
+    """Refuse a column of names or labels that would fill the memory."""
+    for group in range(file.metadata.num_row_groups):
+        chunk = _chunk(file, group, column)
+        if chunk is not None and chunk.total_uncompressed_size > _MOST_TEXTS:
+            raise ArchiveError(
+                f"{uri}: a row group of column {column} holds {chunk.total_uncompressed_size:,} "
+                f"bytes; write the file with row_group_size=1000"
+            )
+
+
 @contextmanager
-def _opened(uri: str) -> Iterator[pq.ParquetFile]:
+def _opened(uri: str, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
     with translated(uri), storage.open_input(uri) as source:
         try:
-            yield pq.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            yield pq.ParquetFile(
+                source, buffer_size=_BUFFER, pre_buffer=False, read_dictionary=list(dictionaries)
+            )
+        except pa.ArrowException as error:
             raise ArchiveError(
-                f"{uri}: is damaged or no Parquet file; make the file again"
+                f"{uri}: is damaged or not a Parquet file; make the file again"
             ) from error
-        except OSError as error:  # pages that do not decompress, without a number
+        except OSError as error:
             if error.errno is not None:
                 raise
+            # Pages that cannot be decompressed raise an OSError without a number.
             raise ArchiveError(f"{uri}: is damaged; make the file again") from error
 
 
@@ -201,24 +257,50 @@ def _name_column(schema: pa.Schema, image: str) -> str | None:
     return None
 
 
-def _label_column(schema: pa.Schema) -> str | None:
+def _label_column(schema: pa.Schema) -> tuple[str | None, str | None]:
+    """(the column of labels, a note on one that cannot be used)."""
     kinds = {column.name: column.type for column in schema}
-    usable = (name for name in LABEL_COLUMNS if name in kinds)
-    return next((name for name in usable if _is_text(kinds[name]) or _is_int(kinds[name])), None)
+    note = None
+    for name in LABEL_COLUMNS:
+        if name not in kinds:
+            continue
+        kind = _value_type(kinds[name])
+        is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+        if is_number or pa.types.is_boolean(kind) or _is_text(kind):
+            return name, None
+        if not pa.types.is_null(kind):
+            note = note or (
+                f"its column {name} is not used, because it holds {kind}; store labels as text or "
+                f"whole numbers"
+            )
+    return None, note
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    kind = _value_type(kind)
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _type_of(schema: pa.Schema, column: str) -> pa.DataType:
+    """The type of a column, by its dotted path."""
+    if column in schema.names:
+        return schema.field(column).type
+    name, _, field = column.rpartition(".")
+    return schema.field(name).type.field(field).type
 
 
 def _is_int(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind))
+    return bool(pa.types.is_integer(_value_type(kind)))
 
 
 def _classes(schema: pa.Schema) -> tuple[str, ...]:
-    """The names of a Hugging Face ClassLabel; () where there is none."""
+    """The names of a Hugging Face ClassLabel; () if there is none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         column = next(name for name in LABEL_COLUMNS if name in features)
@@ -227,8 +309,20 @@ def _classes(schema: pa.Schema) -> tuple[str, ...]:
         return ()
 
 
-def _values(batch: pa.RecordBatch, column: str | None) -> list[Any]:
-    return [None] * len(batch) if column is None else list(_array(batch, column).to_pylist())
+def _values(uri: str, batch: pa.RecordBatch, column: str | None) -> list[Any]:
+    """Names or labels. Raises ArchiveError for texts that are too long to be such."""
+    if column is None:
+        return [None] * len(batch)
+    array = _array(batch, column)
+    texts = array.dictionary if pa.types.is_dictionary(array.type) else array
+    if _is_text(texts.type):
+        longest = pc.max(pc.binary_length(texts)).as_py() or 0
+        if longest > _MOST_TEXT:
+            raise ArchiveError(
+                f"{uri}: column {column} holds a text of {longest:,} bytes, which is neither a "
+                f"name nor a label; rename the column"
+            )
+    return list(array.to_pylist())
 
 
 def _array(batch: pa.RecordBatch, column: str) -> pa.Array:
@@ -236,4 +330,5 @@ def _array(batch: pa.RecordBatch, column: str) -> pa.Array:
     if column in batch.schema.names:
         return batch.column(column)
     name, _, field = column.rpartition(".")
-    return pc.struct_field(batch.column(name), field)
+    struct = batch.column(name)
+    return struct.flatten()[struct.type.get_field_index(field)]

@@ -1,12 +1,18 @@
-"""The Parquet parts of a manifest: written in rows of a fixed number, read a few rows at a time."""
+"""The Parquet parts of a manifest: written with a fixed number of rows, read a few rows at a time.
+
+The name of a part holds a digest of its bytes, which is compared when it is read: a damaged part is
+an error, never a wrong row.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +26,9 @@ from ganad.storage.reasons import translated
 
 ROWS_PER_PART = 65_536
 ROWS_PER_GROUP = 4_096
+PART = re.compile(r"part-(\d{5,})(?:-([0-9a-f]{8}))?(?:-([0-9a-f]{16}))?\.parquet")
+"""Name of a part: its number, the token of its listing, the digest of its bytes. Those of before
+digests have none."""
 _DIGESTED = ("image_id", "size", "label", "abnormal", "split")
 
 
@@ -31,22 +40,21 @@ class Part:
     num_rows: int
 
 
-def part_name(number: int, token: str) -> str:
+def part_name(number: int, token: str, digest: str) -> str:
     """File name of a part; the token keeps it apart from those of another listing."""
-    return f"part-{number:05d}{'-' if token else ''}{token}.parquet"
+    return "-".join(filter(None, (f"part-{number:05d}", token, digest))) + ".parquet"
 
 
 def num_rows(uri: str) -> int:
-    """Rows of a Parquet file, from its footer. Raises ArchiveError."""
-    with _damage_in_words(uri), translated(uri), storage.open_input(uri) as file:
-        return int(pq.ParquetFile(file).metadata.num_rows)
+    """Rows of a part. Raises ArchiveError."""
+    with _opened(uri) as parquet:
+        return int(parquet.metadata.num_rows)
 
 
 def read_rows(uri: str, start: int, num: int) -> list[Row]:
-    """Rows start..start+num of a Parquet file, reading only the row groups that hold them.
-    Raises ArchiveError."""
-    with _damage_in_words(uri), translated(uri), storage.open_input(uri) as file:
-        parquet = pq.ParquetFile(file)
+    """Rows start..start+num of a part, decoding only the row groups that hold them. Raises
+    ArchiveError."""
+    with _opened(uri) as parquet:
         groups: list[int] = []
         before = first = 0
         for group in range(parquet.num_row_groups):
@@ -59,30 +67,57 @@ def read_rows(uri: str, start: int, num: int) -> list[Row]:
 
 
 def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A whole Parquet file, or some of its columns. Raises ArchiveError."""
-    with _damage_in_words(uri):
-        return storage.read_table(uri, columns)
+    """A whole part, or some of its columns; those that it is too old to have are null. Raises
+    ArchiveError."""
+    wanted = SCHEMA.names if columns is None else list(columns)
+    with _opened(uri) as parquet:
+        table = parquet.read([name for name in wanted if name in parquet.schema_arrow.names])
+        for name in wanted:
+            if name not in table.column_names:
+                kind = SCHEMA.field(name).type
+                table = table.append_column(name, pa.nulls(len(table), kind))
+        return table.select(wanted)
 
 
 @contextmanager
-def _damage_in_words(uri: str) -> Iterator[None]:
+def _opened(uri: str) -> Iterator[pq.ParquetFile]:
+    match = PART.fullmatch(uri.rpartition("/")[2])
+    digest = match[3] if match else None
     try:
-        yield
-    except pa.ArrowInvalid as error:
+        if digest is None:
+            with translated(uri), storage.open_input(uri) as file:
+                yield pq.ParquetFile(file)
+        else:
+            yield pq.ParquetFile(pa.BufferReader(_verified(uri, digest)))
+    except (pa.ArrowException, KeyError) as error:
         raise ManifestError(f"{uri}: is damaged; run ganad index again") from error
+
+
+# A worker reads the few row groups of a part one after the other.
+@lru_cache(maxsize=2)
+def _verified(uri: str, digest: str) -> pa.Buffer:
+    """The bytes of a part, which are those that were written."""
+    data = storage.read_bytes(uri)
+    if _digest_of(data) != digest:
+        raise ManifestError(f"{uri}: is damaged; run ganad index again")
+    return pa.py_buffer(data)
+
+
+def _digest_of(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def batches_of(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
     """Rows as batches of SCHEMA."""
     rows = iter(rows)
-    while some := list(islice(rows, ROWS_PER_GROUP)):
-        yield pa.RecordBatch.from_pylist(some, schema=SCHEMA)
+    while chunk := list(islice(rows, ROWS_PER_GROUP)):
+        yield pa.RecordBatch.from_pylist(chunk, schema=SCHEMA)
 
 
 class PartWriter:
     """Cuts batches into parts, writes them and counts what is in them.
 
-    on_part is called with each part that was written; one that it was called with is not undone.
+    on_part is called with each part that was written; a part is not removed after that.
     """
 
     def __init__(
@@ -90,23 +125,22 @@ class PartWriter:
     ) -> None:
         self.folder, self.token, self.on_part = folder, token, on_part
         self.parts: list[tuple[str, int]] = []
-        self.num_images = self.num_normal = self.num_abnormal = 0
+        """Name and number of rows of each."""
+        self.num_images = self.num_normal = self.num_abnormal = self.num_errors = 0
         self.labels: Counter[str] = Counter()
         self.digest = hashlib.blake2b(digest_size=8)
         self._num_kept = 0
-        self._existed = storage.is_remote(folder) or Path(folder).exists()
+        self._existed = storage.exists(folder)
 
-    def keep(self, parts: Sequence[Part]) -> list[str]:
-        """Begin with parts that are there already; returns their names."""
+    def keep(self, parts: Sequence[Part]) -> None:
+        """Begin with parts that exist already."""
         self.parts = [(part.uri.rpartition("/")[2], part.num_rows) for part in parts]
         self._num_kept = len(parts)
         for part in parts:
-            self.num_images += part.num_rows
-            self._count(read_table(part.uri, _DIGESTED))
-        return [name for name, _ in self.parts]
+            self._count(read_table(part.uri, (*_DIGESTED, "error")))
 
     def write(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Write parts of ROWS_PER_PART rows, the last one of the rest."""
+        """Write parts of ROWS_PER_PART rows, and the rest as the last one."""
         waiting: list[pa.RecordBatch] = []
         room = ROWS_PER_PART
         for batch in batches:
@@ -121,11 +155,11 @@ class PartWriter:
 
     def _write_part(self, batches: list[pa.RecordBatch]) -> None:
         table = pa.Table.from_batches(batches, SCHEMA)
-        name = part_name(len(self.parts), self.token)
+        data = storage.parquet_bytes(table, row_group_size=ROWS_PER_GROUP)
+        name = part_name(len(self.parts), self.token, _digest_of(data))
         uri = storage.join(self.folder, name)
-        storage.write_table(uri, table, row_group_size=ROWS_PER_GROUP)
+        storage.write_bytes(uri, data)
         self.parts.append((name, len(table)))
-        self.num_images += len(table)
         self._count(table)
         if self.on_part is not None:
             self._num_kept = len(self.parts)
@@ -136,11 +170,13 @@ class PartWriter:
         self.digest.update("".join(f"{row!r}\n" for row in zip(*facts, strict=True)).encode())
         self.labels.update(label for label in table["label"].to_pylist() if label is not None)
         truth = Counter(table["abnormal"].to_pylist())
+        self.num_images += len(table)
         self.num_normal += truth[False]
         self.num_abnormal += truth[True]
+        self.num_errors += len(table) - table["error"].null_count
 
     def undo(self) -> None:
-        """Remove the parts written and not announced, and the folder if it was not there before."""
+        """Remove the parts written and not announced, and the folder if it did not exist."""
         for name, _ in self.parts[self._num_kept :]:
             storage.remove(storage.join(self.folder, name))
         if not self._existed:

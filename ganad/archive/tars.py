@@ -1,10 +1,11 @@
-"""The images inside a .tar shard: where each one's bytes begin and end, found from the headers.
+"""The images inside a .tar shard: where the bytes of each begin and end, found from the headers.
 
-Nothing is ever extracted, so a member's name is only text: no path in it leads anywhere.
+Nothing is ever extracted, so a member's name is only text: a path in it leads nowhere.
 """
 
 from __future__ import annotations
 
+import posixpath
 import tarfile
 import threading
 from collections import deque
@@ -15,30 +16,39 @@ from typing import BinaryIO, NamedTuple, TypeVar
 from ganad.errors import ArchiveError
 from ganad.storage import files as storage
 from ganad.storage.reasons import translated
+from ganad.storage.retry import why
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 _SHARDS_AT_ONCE = 4  # whose lists are in memory: a quarter of a kilobyte for each member
+_MOST_LINKS = 16  # followed from one member, as a link may lead to itself
 
 T = TypeVar("T")
 
 
 class Member(NamedTuple):
-    """name: as in the shard. offset, size: bytes in the shard. is_regular: no link or folder."""
+    """name: as in the shard. offset, size: bytes in the shard. link: for a link, the name of the
+    member it leads to. error: why a member that is not a link has no bytes of its own there."""
 
     name: str
     offset: int
     size: int
-    is_regular: bool
+    link: str | None = None
+    error: str | None = None
+
+
+def is_tar(name: str) -> bool:
+    """True if a name ends in .tar, in any case."""
+    return name.lower().endswith(".tar")
 
 
 def members(uri: str) -> Iterator[Member]:
-    """The members of a shard, folders left out, in the shard's order.
+    """The members of a shard without folders, in the shard's order.
 
-    Raises ArchiveError for a shard that is compressed, damaged or cut off; what came before has
-    been yielded then.
+    Raises ArchiveError for a shard that is compressed, damaged or cut off, after the members before
+    the damage.
     """
-    with translated(uri), storage.open_stream(uri) as file:
+    with translated(storage.printable(uri)), storage.open_stream(uri) as file:
         if file.read(6).startswith(_MAGIC):
             raise compressed(uri)
         file.seek(0)
@@ -46,38 +56,67 @@ def members(uri: str) -> Iterator[Member]:
             yield from _members(file)
         except tarfile.TarError as error:
             raise ArchiveError(
-                f"{uri}: is damaged or no tar file ({error}); make the shard again"
+                f"{uri}: is damaged or not a tar file ({error}); make the shard again"
             ) from error
 
 
 class Listed(NamedTuple):
-    """All members of a shard: of several with one name the last, as for tar, in the place of the
-    first."""
+    """All members of a shard, links resolved. Of several with one name it has the last, in the
+    place of the first, as tar itself does."""
 
     members: list[Member]
-    num_repeated: int
+    num_repeated: int = 0
     """Members left out for that."""
+    error: ArchiveError | None = None
+    """Why the shard could not be listed to its end."""
 
 
 def listed(uri: str, is_over: Callable[[], bool] = lambda: False) -> Listed:
-    """Raises ArchiveError as members() does. is_over: whether nobody waits for it any more."""
+    """List a shard. is_over: true when nobody waits for the result any more.
+
+    Raises ArchiveError only for faults that are not the shard's, such as a server that is away.
+    """
     latest: dict[str, Member] = {}
     num = 0
-    for member in members(uri):
-        if is_over():
-            break
-        latest[member.name] = member
-        num += 1
-    return Listed(list(latest.values()), num - len(latest))
+    fault = None
+    try:
+        for member in members(uri):
+            if is_over():
+                break
+            if member.link is not None:
+                member = _resolved(member, latest)
+            latest[member.name] = member
+            num += 1
+    except ArchiveError as error:
+        reason = why(error)
+        if reason is not None and (reason.transient or reason.everywhere):
+            raise
+        fault = error
+    # A symbolic link may lead to a member that comes later.
+    final = [_resolved(member, latest) for member in latest.values()]
+    return Listed(final, num - len(latest), fault)
+
+
+def _resolved(link: Member, latest: dict[str, Member]) -> Member:
+    """A link with the place of the bytes it leads to, if these are in the shard."""
+    member = link
+    for _ in range(_MOST_LINKS):
+        if member.link is None:
+            return member._replace(name=link.name)
+        target = latest.get(member.link) or latest.get(f"./{member.link}")
+        if target is None:
+            return link
+        member = target
+    return link
 
 
 def listed_ahead(
     items: Iterable[tuple[T, str | None]],
 ) -> Generator[tuple[T, Listed | None], None, None]:
-    """Each item, with what its shard holds if it names one. The next few shards are read meanwhile:
-    to learn what a shard of small images on S3 holds, all of it has to come over the network.
+    """Each item, with the contents of its shard if it names one. The next few shards are read
+    meanwhile: to list a shard of small images on S3, all of it has to come over the network.
 
-    Close it (see contextlib.closing) where it may be left before its end.
+    Close it (see contextlib.closing) if it may be left before its end.
     """
     over = threading.Event()
     pool = ThreadPoolExecutor(_SHARDS_AT_ONCE, thread_name_prefix="ganad-shards")
@@ -99,7 +138,7 @@ def listed_ahead(
 
 
 def compressed(uri: str) -> ArchiveError:
-    """For shards whose members have no place of their own to read from."""
+    """The error for shards whose members cannot be read one by one."""
     return ArchiveError(
         f"{uri}: is compressed, and single images cannot be read out of it; decompress it to a "
         f"plain .tar (images hardly shrink anyway)"
@@ -110,14 +149,31 @@ def _members(file: BinaryIO) -> Iterator[Member]:
     with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # or it would keep every one
-            if member.isdir():
-                continue
-            # Names that are no UTF-8 get escapes: they are shown, never opened.
-            raw = member.name.encode("utf-8", "surrogateescape")
-            name = raw.decode("utf-8", "backslashreplace")
-            is_regular = member.isreg() and not member.issparse()
-            yield Member(name, member.offset_data, member.size, is_regular)
-        # A header that is no header ends the listing as quietly as the end of the archive does.
+            if not member.isdir():
+                yield _member(member)
+        # A header that is not one ends the listing as quietly as the end of the archive does.
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise tarfile.ReadError(f"no header at byte {tar.offset}")
+
+
+def _member(member: tarfile.TarInfo) -> Member:
+    name = _shown(member.name)
+    if member.isreg() and not member.issparse():
+        return Member(name, member.offset_data, member.size)
+    if member.islnk():  # by its whole path
+        link, error = _shown(posixpath.normpath(member.linkname)), "is a link to {link}"
+    elif member.issym():  # from its own folder
+        target = posixpath.join(posixpath.dirname(member.name), member.linkname)
+        link, error = _shown(posixpath.normpath(target)), "is a link to {link}"
+    elif member.issparse():
+        return Member(name, 0, 0, None, "is stored as a sparse file; make the shard without -S")
+    else:
+        return Member(name, 0, 0, None, "is a pipe or a device, not a file")
+    error = error.format(link=link) + ", which is not in the shard; make the shard with -h"
+    return Member(name, 0, 0, link, error)
+
+
+def _shown(name: str) -> str:
+    """A name with escapes for what is not UTF-8: it is shown, never opened."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,52 +1,68 @@
-"""A listing whose parts are in use before its end: they stay, even if it is cut off.
+"""A listing whose parts are used before it has ended: they stay, even if it is cut off.
 
-manifest.unfinished.json says whose parts they are. A part is written whole, so every part that is
-there counts, and the next listing goes on behind the last one.
+manifest.unfinished.json names the listing that the parts belong to. A part is written whole, so
+every part in the folder counts, and the next listing goes on behind the last one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Literal
 
-from ganad.archive.parts import Part, num_rows, part_name
+from pydantic import Field
+
+from ganad.archive.parts import PART, Part, num_rows
+from ganad.errors import ManifestError
 from ganad.storage import files as storage
+from ganad.storage.records import Record, read_record, write_record
 
 NAME = "manifest.unfinished.json"
-_FORMAT = "ganad unfinished manifest 1"
 
 
-@dataclass(frozen=True)
-class Unfinished:
+class Labelling(Record):
+    """What decides on the labels of a manifest."""
+
+    labels: str | None = None
+    """A CSV, absolute."""
+    normal: tuple[str, ...] = ()
+    abnormal: tuple[str, ...] = ()
+
+
+class Unfinished(Record):
     """A listing that has begun."""
 
-    sources: Sequence[str]
+    format: Literal["ganad unfinished manifest 1"] = "ganad unfinished manifest 1"
+    id: str = ""
+    """The id that the manifest will have."""
+    sources: tuple[str, ...]
     """Absolute."""
-    named: Mapping[str, Any]
-    """What decides on labels."""
+    named: Labelling
     follows: str
-    """Digest of the finished manifest that its parts come after; empty where there was none."""
-    token: str
+    """Digest of the finished manifest that its parts come after; empty if there was none."""
+    token: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
     """In the names of its parts."""
 
     def parts(self, folder: str, first: int) -> list[Part]:
         """Its parts in the folder, numbered from first. Raises ArchiveError."""
-        names = set(storage.list_names(folder))
+        theirs: dict[int, str] = {}
+        for name in storage.list_names(folder):
+            match = PART.fullmatch(name)
+            if match and match[2] == self.token:
+                theirs.setdefault(int(match[1]), name)
         found: list[Part] = []
-        while (name := part_name(first + len(found), self.token)) in names:
-            uri = storage.join(folder, name)
+        while first + len(found) in theirs:
+            uri = storage.join(folder, theirs[first + len(found)])
             found.append(Part(uri, num_rows(uri)))
         return found
 
     def before_first(self, folder: str, on_part: Callable[[Part], None]) -> Callable[[Part], None]:
-        """on_part, with this listing written to the folder before its first call."""
+        """on_part, with this record written to the folder before its first call."""
         written = False
 
         def announce(part: Part) -> None:
             nonlocal written
             if not written:
-                storage.write_json(storage.join(folder, NAME), {"format": _FORMAT, **asdict(self)})
+                write_record(storage.join(folder, NAME), self)
                 written = True
             on_part(part)
 
@@ -54,12 +70,10 @@ class Unfinished:
 
 
 def read_unfinished(uri: str) -> Unfinished | None:
-    """The listing that was begun in this folder and has not finished, if any. One that finished
-    and was killed before it tidied up may be found too. Raises ArchiveError."""
+    """The listing that was begun in this folder and has not finished, if there is one. One that
+    was killed after it finished, before it removed this file, is found too. Raises ArchiveError."""
     place = storage.join(storage.absolute(uri), NAME)
     if storage.size_of(place) is None:
         return None
-    info = storage.read_json(place)
-    if not isinstance(info, dict) or info.pop("format", None) != _FORMAT:
-        return None
-    return Unfinished(**info)
+    remedy = "write to another folder, or remove this one"
+    return read_record(place, Unfinished, remedy, ManifestError)

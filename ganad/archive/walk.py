@@ -1,23 +1,37 @@
-"""Files below a folder, local or on S3, one at a time: no listing is ever held whole."""
+"""Files below a folder, local or on S3, one at a time, and the globs that choose among them.
+
+A glob is matched one folder at a time, so that a walk skips folders in which nothing can match. No
+listing is ever held whole.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from ganad.archive.patterns import Pattern
+import bracex
+
+from ganad.errors import ArchiveError
 from ganad.storage import files as storage
 from ganad.storage import s3
 from ganad.storage.reasons import translated
 
 GROUND_TRUTH = "ground_truth"
 """Folders of this name hold masks, not images to score."""
+MAX_EXPANSIONS = 100_000
+"""Names that the braces of one source may stand for."""
+_WILDCARD = re.compile(r"[*?\[]")
+States = frozenset[int]
+"""Positions in a pattern that a path may have reached; empty if it cannot match any more."""
 
 
 class File(NamedTuple):
-    """path: below the folder, "/" between names. size: bytes; None for a link to nothing.
+    """path: below the folder, with "/" between names. size: bytes; None for a link to nothing.
     is_regular: False for pipes, sockets and devices."""
 
     path: str
@@ -26,15 +40,95 @@ class File(NamedTuple):
 
 
 def is_hidden(name: str) -> bool:
-    """Names that begin with a dot: files that programs keep for themselves."""
+    """True for names that begin with a dot: files that programs keep for themselves."""
     return name.startswith(".") and name not in (".", "..")
 
 
-def walk(folder: str, pattern: Pattern) -> Iterator[File]:
-    """The files below folder that the pattern matches; hidden ones and masks left out.
+# ---- Globs ---------------------------------------------------------------------------------------
 
-    Local folders in the order of their sorted names, S3 in the order of its keys. Raises
-    ArchiveError for what cannot be listed.
+
+def is_glob(uri: str) -> bool:
+    """True if uri has a wildcard in it."""
+    return _WILDCARD.search(uri) is not None
+
+
+def split_glob(uri: str) -> tuple[str, Pattern]:
+    """The folder before the first wildcard, and the pattern below that folder."""
+    parts = uri.split("/")
+    first = next(i for i, part in enumerate(parts) if _WILDCARD.search(part))
+    return "/".join(parts[:first]) or "/", Pattern(tuple(parts[first:]))
+
+
+def expand_braces(uri: str) -> list[str]:
+    """`s-{000..002}.tar` and `{a,b}/*.png` as a shell expands them; [uri] if it has no braces.
+    Raises ArchiveError for more than MAX_EXPANSIONS names."""
+    if "{" not in uri:
+        return [uri]
+    try:
+        return list(bracex.iexpand(uri, keep_escapes=True, limit=MAX_EXPANSIONS))
+    except bracex.ExpansionLimitException as error:
+        raise ArchiveError(
+            f"{uri}: its braces stand for more than {MAX_EXPANSIONS:,} names; use a wildcard"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A glob, split at "/". `*`, `?` and `[...]` match within one name, `**` any number of folders.
+    A folder that matches includes everything below it, as a folder named in full does; so the
+    pattern without parts matches every file."""
+
+    parts: tuple[str, ...] = ()
+
+    def begin(self) -> States:
+        """The states before the first name."""
+        return self._with_skips({0})
+
+    def step(self, states: States, name: str) -> States:
+        """The states after one more folder or file name."""
+        if self.accepts(states):
+            return states
+        reached = set()
+        for state in states:
+            if self.parts[state] == "**":
+                reached.add(state)
+            if fnmatchcase(name, self.parts[state]):
+                reached.add(state + 1)
+        return self._with_skips(reached)
+
+    def accepts(self, states: States) -> bool:
+        """True if the path so far matches, and with it everything below."""
+        return len(self.parts) in states
+
+    def matches(self, names: Iterable[str]) -> bool:
+        """True if a path of these names matches, or one of its folders does."""
+        states = self.begin()
+        for name in names:
+            states = self.step(states, name)
+        return self.accepts(states)
+
+    @property
+    def literal_start(self) -> str:
+        """What every matching path begins with."""
+        return _WILDCARD.split(self.parts[0], maxsplit=1)[0] if self.parts else ""
+
+    def _with_skips(self, states: set[int]) -> States:
+        # `**` may stand for no folder at all, but a path ends with some name.
+        for state in list(states):
+            while state < len(self.parts) - 1 and self.parts[state] == "**":
+                state += 1
+                states.add(state)
+        return frozenset(states)
+
+
+# ---- Walks ---------------------------------------------------------------------------------------
+
+
+def walk(folder: str, pattern: Pattern) -> Iterator[File]:
+    """The files below folder that the pattern matches, without hidden ones and masks.
+
+    Local folders come in the order of their sorted names, S3 in the order of its keys. Raises
+    ArchiveError for a folder that cannot be listed.
     """
     if storage.is_remote(folder):
         return _walk_remote(folder, pattern)
@@ -42,8 +136,8 @@ def walk(folder: str, pattern: Pattern) -> Iterator[File]:
 
 
 def _walk_local(folder: str, pattern: Pattern) -> Iterator[File]:
-    # A stack instead of recursion: of each open folder its names to come, its path below `folder`,
-    # the pattern's states, and the folders above it, by which links that lead back are known.
+    # A stack instead of recursion. For each open folder it holds the names to come, its path below
+    # `folder`, the pattern's states, and the folders above it, to detect links that lead back.
     stack = [(iter(_entries(folder)), "", pattern.begin(), frozenset([_identity(folder)]))]
     while stack:
         entries, below, states, above = stack[-1]
@@ -58,14 +152,14 @@ def _walk_local(folder: str, pattern: Pattern) -> Iterator[File]:
         place = os.path.join(folder, path)
         if not is_folder:
             if pattern.accepts(reached):
-                yield _file(path, place)
-        elif name != GROUND_TRUTH and (its := _identity(place)) not in above:
-            stack.append((iter(_entries(place)), f"{path}/", reached, above | {its}))
+                yield stat_file(path, place)
+        elif name != GROUND_TRUTH and (identity := _identity(place)) not in above:
+            stack.append((iter(_entries(place)), f"{path}/", reached, above | {identity}))
 
 
 def _entries(folder: str) -> list[tuple[str, bool]]:
-    """(name, is a folder), sorted. Of a folder only this is held in memory."""
-    with translated(folder), os.scandir(folder) as entries:
+    """(name, is a folder), sorted: all that is held in memory of a folder."""
+    with translated(storage.printable(folder)), os.scandir(folder) as entries:
         return sorted((entry.name, _is_folder(entry)) for entry in entries)
 
 
@@ -77,17 +171,17 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    with translated(folder):
+    with translated(storage.printable(folder)):
         status = os.stat(folder)
         return status.st_dev, status.st_ino
 
 
-def _file(path: str, place: str) -> File:
+def stat_file(path: str, place: str) -> File:
+    """A local file. path: as it is to be called; place: where it is."""
     try:
         status = os.stat(place)
-    except OSError:  # a link to nothing, or a file that went away
+    except OSError:  # a link to nothing, or a file that was removed meanwhile
         return File(path, None)
-    # Of a pipe or a socket no end would come.
     return File(path, status.st_size, is_regular=stat.S_ISREG(status.st_mode))
 
 

@@ -51,8 +51,9 @@ def load_images(
     """result[i][j]: row i decoded for preprocessing j; the order of the rows is kept.
 
     A row has uri, offset and size (both may be None: the whole file), and column where it lies in a
-    Parquet file. Nothing is raised for an image that cannot be fetched or decoded: it has an error
-    text. Local files are read in this thread, files on S3 in num_threads.
+    Parquet file; one with an error keeps that. Nothing is raised for an image that cannot be
+    fetched or decoded: it has an error text. Local files are read in this thread, files on S3 in
+    num_threads.
 
     patience_s: for a job, how long storage that does not answer is waited for. When it runs out, or
     where no file could be fetched any more (credentials), ArchiveError is raised: such faults are
@@ -61,12 +62,14 @@ def load_images(
     way = _Way(preprocessings, patience_s, on_retry)
     loose: list[Numbered] = []
     in_parquet: dict[tuple[str, str], list[Numbered]] = {}
+    result: list[list[Decoded]] = [[]] * len(rows)
     for number, row in enumerate(rows):
-        if row.get("column") is None:
+        if row.get("error"):
+            result[number] = way.failed(row["error"])
+        elif row.get("column") is None:
             loose.append((number, row))
         else:
             in_parquet.setdefault((row["uri"], row["column"]), []).append((number, row))
-    result: list[list[Decoded]] = [[]] * len(rows)
     for number, decoded in _load_loose(loose, way, num_threads):
         result[number] = decoded
     for (uri, column), some in in_parquet.items():

@@ -239,12 +239,17 @@ def size_of(uri: str) -> int | None:
 
 def list_names(folder: str) -> list[str]:
     """Sorted names of the files and folders in a folder; [] if there is no such folder."""
-    return sorted(name for name, _ in _entries(folder))
+    return [name for name, _ in list_entries(folder)]
 
 
 def list_folders(folder: str) -> list[str]:
     """Sorted names of the folders in a folder; [] if there is no such folder."""
-    return sorted(name for name, is_folder in _entries(folder) if is_folder)
+    return [name for name, is_folder in list_entries(folder) if is_folder]
+
+
+def list_entries(folder: str) -> list[tuple[str, bool]]:
+    """(name, is a folder) of everything in a folder, sorted; [] if there is no such folder."""
+    return sorted(_entries(folder))
 
 
 def _entries(folder: str) -> Iterator[tuple[str, bool]]:

@@ -17,7 +17,7 @@ import torch
 
 from ganad.archive.listing import list_images
 from ganad.archive.rows import SCHEMA
-from ganad.archive.selection import normal_rows, with_parts
+from ganad.archive.splits import normal_rows, with_subsets
 from ganad.detectors import configure, create
 from ganad.detectors.base import GradientDetector, StatisticsDetector
 from ganad.detectors.settings import lay_over, read_config
@@ -65,7 +65,7 @@ def fit(
     made = create(detector, checked).to(device)
     preprocessing = Preprocessing(image_size=checked.image_size, channels=checked.channels)
     pixels, rows = _load(images, preprocessing, drop_abnormal)
-    shards, rows = Shards([pixels]), with_parts(rows, checked.seed)
+    shards, rows = Shards([pixels]), with_subsets(rows, checked.seed)
     train, held_out = _rows_of(rows, "train"), _rows_of(rows, "calibration")
     chosen = Subset(shards, _positions(train))
     if isinstance(made, GradientDetector):

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ganad.archive.listing import list_images
 from ganad.archive.rows import SCHEMA
-from ganad.archive.selection import normal_rows
+from ganad.archive.splits import normal_rows
 from ganad.detectors import configure, create
 from ganad.detectors.config import GradientConfig
 from ganad.detectors.gan.ganomaly import Ganomaly

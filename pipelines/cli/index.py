@@ -7,11 +7,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 from ganad.archive.manifest import Manifest, is_manifest, open_manifest, write_manifest
+from ganad.archive.manifest_file import NAME
+from ganad.errors import ArchiveError
 from ganad.storage import files as storage
 from pipelines.console.progress import counted, say
 
 SHOWN = 8
-"""Labels and names that are written out before the rest is counted."""
+"""Labels and names that are printed before the rest is counted."""
 
 
 def index(
@@ -24,15 +26,16 @@ def index(
     refresh: bool = False,
     dry_run: bool = False,
 ) -> Manifest:
-    """Write the manifest of the sources' images to out, and say what is in it.
+    """Write the manifest of the sources' images to out, and print what is in it.
 
     refresh keeps the rows of the manifest at out, and adds the images that it does not list yet.
-    dry_run lists all the same but keeps nothing: it prints as JSON what the manifest would hold.
-    Raises ArchiveError for sources and ConfigError for labels.
+    dry_run lists the same images but keeps nothing: it prints as JSON what the manifest would hold.
+    Raises ArchiveError for sources, also, after the manifest is written, for shards that could not
+    be listed to their end, and ConfigError for labels.
     """
 
     def write(folder: str) -> Manifest:
-        with counted("listing", "images") as found:
+        with counted("listing", "images") as show:
             return write_manifest(
                 sources,
                 folder,
@@ -40,7 +43,7 @@ def index(
                 normal=normal,
                 abnormal=abnormal,
                 refresh=refresh,
-                progress=found,
+                progress=show,
             )
 
     before = open_manifest(out) if refresh and is_manifest(out) else None
@@ -60,11 +63,16 @@ def index(
         say(f"{out}: {_contents(manifest)}{new}")
     for note in _remarks(manifest):
         say(note)
+    if manifest.num_damaged:
+        raise ArchiveError(
+            f"{out}: {_count(manifest.num_damaged, 'shard')} could not be listed to the end, so "
+            f"images are missing; make the shards again, then index into another folder"
+        )
     return manifest
 
 
 def _copy(manifest: Manifest, folder: str) -> None:
-    for uri in (*(part.uri for part in manifest.parts), f"{manifest.uri}/manifest.json"):
+    for uri in (*(part.uri for part in manifest.parts), storage.join(manifest.uri, NAME)):
         data = storage.read_bytes(uri)
         storage.write_bytes(storage.join(folder, uri.rpartition("/")[2]), data)
 
@@ -77,13 +85,14 @@ def _plan(manifest: Manifest, out: str) -> dict[str, object]:
         "images": manifest.num_images,
         "normal": manifest.num_normal,
         "abnormal": manifest.num_abnormal,
+        "errors": manifest.num_errors,
         "labels": manifest.labels,
         "first": [row["name"] for row in first],
     }
 
 
 def _contents(manifest: Manifest) -> str:
-    """How many images, and of which labels, in one line."""
+    """How many images there are, and of which labels, in one line."""
     text = _count(manifest.num_images, "image")
     if manifest.num_normal or manifest.num_abnormal:
         text += f", {manifest.num_normal:,} normal and {manifest.num_abnormal:,} abnormal"
@@ -96,14 +105,19 @@ def _contents(manifest: Manifest) -> str:
 
 
 def _remarks(manifest: Manifest) -> Iterator[str]:
-    """What was left out or joined, and what else the user should know."""
+    """What was left out, merged or cannot be read, and what else the user should know."""
+    if manifest.num_errors:
+        yield (
+            f"{_count(manifest.num_errors, 'image')} cannot be read and will have an error instead "
+            f"of a score; see the column error"
+        )
     if manifest.merged:
         yield (
             f"{_count(manifest.merged, 'duplicate')} merged: an image that is named more than "
             f"once, by two sources for example, is listed once"
         )
     if manifest.num_skipped:
-        are = "is no image and was" if manifest.num_skipped == 1 else "are no images and were"
+        are = "is not an image and was" if manifest.num_skipped == 1 else "are not images and were"
         yield f"{_count(manifest.num_skipped, 'file')} {are} left out"
     yield from manifest.notes
 

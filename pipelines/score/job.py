@@ -13,7 +13,7 @@ from ganad.archive.manifest import Manifest
 from ganad.errors import TableError
 from ganad.storage import files as storage
 from pipelines.passes.claim import claim
-from pipelines.passes.listing import Arrival
+from pipelines.passes.listing import BackgroundListing
 
 _REMEDY = (
     "give a fresh --out, or the models and source that the table was begun with (a manifest grows "
@@ -31,7 +31,7 @@ def may_begin(table: str, before: Manifest | None) -> bool:
 
 
 def claim_job(
-    table: str, typed: str, ids: Sequence[str], archive: Arrival, rows: int
+    table: str, typed: str, ids: Sequence[str], archive: BackgroundListing, rows: int
 ) -> dict[str, Any]:
     """What job.json says: written by the first run, checked by the later ones, completed when the
     listing has ended. rows: of a unit, where the table has none yet.

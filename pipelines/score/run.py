@@ -28,7 +28,7 @@ from ganad.storage import files as storage
 from ganad.storage.retry import JOB_PATIENCE_S, patiently
 from pipelines.cluster.connection import connected, share
 from pipelines.console.progress import Meter, say
-from pipelines.passes.listing import Arrival
+from pipelines.passes.listing import BackgroundListing
 from pipelines.passes.stream import stream
 from pipelines.passes.units import rows_per_unit
 from pipelines.passes.worker import distinct
@@ -61,11 +61,11 @@ def score(
     infos = [dict(read_info(model)) for model in models]
     ids = [info["id"] for info in infos]
     preprocessings = distinct([Preprocessing(**info["preprocessing"]) for info in infos])
-    with Arrival(source, storage.join(table, "_manifest"), out) as archive:
+    with BackgroundListing(source, storage.join(table, "_manifest"), out) as archive:
         if may_begin(table, archive.before):
-            archive.wait()
+            archive.wait_for_start()
         else:
-            archive.whole()
+            archive.wait_for_end()
         with connected(debug):
             resources = share(workers, gpu, cores=cores)
             rows = rows_per_unit(preprocessings, archive.num_images, resources.num_workers)
@@ -80,7 +80,7 @@ def score(
                 if not whole:
                     whole = archive.manifest is not None
                     job = claim_job(table, out, ids, archive, rows)
-                    archive.tell()
+                    archive.report()
                 missing = plan.add(parts, job["rows_per_unit"])
                 already = plan.num_images_before
                 if already > known:
@@ -96,10 +96,10 @@ def score(
                             tally.add(json.loads(row["report"]))
                             meter.expect(archive.num_images, archive.manifest is None)
                             meter.update(already + tally.rows, tally.remark())
-        manifest = archive.whole()
+        manifest = archive.wait_for_end()
         if not whole:
             claim_job(table, out, ids, archive, rows)
-            archive.tell()
+            archive.report()
     run = patiently(lambda: _finish(table, models, infos, manifest, started), table, JOB_PATIENCE_S)
     run["timings"] = {
         **tally.timings(),

@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ganad.archive.manifest import Manifest
-from ganad.archive.selection import normal_rows, with_parts
-from ganad.archive.split import split_digest
+from ganad.archive.splits import normal_rows, split_digest, with_subsets
 from ganad.detectors.base import StatisticsDetector
 from ganad.errors import GanadError, TrainingError
 from ganad.images.decode import Preprocessing
@@ -27,7 +26,7 @@ from ganad.storage import files as storage
 from pipelines.cluster.connection import connected, share
 from pipelines.console.progress import say
 from pipelines.passes.claim import claim
-from pipelines.passes.source import resolve
+from pipelines.passes.listing import resolve
 from pipelines.train.addition import Start
 from pipelines.train.gradient import fit_gradient
 from pipelines.train.job import TrainingJob
@@ -76,7 +75,7 @@ def _list_normals(request: TrainRequest, start: Start, model: str) -> tuple[Mani
     manifest = resolve(request.sources, storage.join(folder, "manifest"), request.out)
     try:
         normal = normal_rows(manifest.table(), request.typed_sources, request.drop_abnormal)
-        rows = start.new(with_parts(normal, start.config.seed), request)
+        rows = start.new(with_subsets(normal, start.config.seed), request)
         every = start.with_earlier(rows)
         if not pc.any(pc.equal(every["part"], "train")).as_py():
             raise TrainingError(

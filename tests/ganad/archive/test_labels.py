@@ -129,8 +129,9 @@ def test_named_labels_of_a_csv(index):
 
 def test_lines_that_name_no_image_are_reported(index, tmp_path):
     index("path,label\n3.png,x\nnope.png,y\n3.PNG,z\n")
-    (note,) = index.manifest.notes
-    assert note == f"{tmp_path}/labels.csv: 2 lines name no image, the first nope.png"
+    assert (
+        f"{tmp_path}/labels.csv: 2 lines name no image, the first nope.png" in index.manifest.notes
+    )
 
 
 def test_a_csv_that_names_no_image_at_all(index, tmp_path):
@@ -159,12 +160,34 @@ def test_what_is_wrong_in_a_csv(index, tmp_path, text, said):
     assert said in message
 
 
+def test_images_that_the_csv_does_not_name_are_reported(index, photos, tmp_path):
+    """They had the labels of their folders, which the CSV replaces."""
+    facts = index(f"path,label\n3.png,x\n{photos}/4.png,y\n")
+    assert facts["cat/1.png"] == (None, None)
+    (note,) = index.manifest.notes
+    assert note == (
+        f"{tmp_path}/labels.csv: has no line for 4 of the images, the first cat/1.png; they have "
+        f"no label, because a CSV replaces the labels of the folders"
+    )
+
+
+def test_rows_of_delimiters_alone_and_the_line_sep_are_skipped(index):
+    """Excel writes both."""
+    text = "sep=;\npath;label;abnormal;\n3.png;x;;\n;;;\n ; ;\n4.png;y;;\n;;;\n"
+    facts = index(text)
+    assert (facts["3.png"], facts["4.png"]) == (("x", None), ("y", None))
+    message = refused(index, text="sep=;\npath;abnormal;label\n3.png;maybe;x\n")
+    assert "line 3 has abnormal 'maybe'" in message
+
+
 def test_a_line_said_twice_is_no_conflict(index):
     assert index("path,label\n3.png,x\n3.png,x\n")["3.png"] == ("x", None)
 
 
 def test_a_csv_that_is_not_utf8(index):
-    assert "is no CSV in UTF-8" in refused(index, text="path,label\nä.png,x\n", encoding="latin-1")
+    assert "is not a CSV in UTF-8" in refused(
+        index, text="path,label\nä.png,x\n", encoding="latin-1"
+    )
 
 
 def test_a_csv_that_is_not_there(photos, tmp_path):

@@ -56,6 +56,7 @@ def test_a_row(tree):
         "mask": None,
         "split": None,
         "column": None,
+        "error": None,
     }
     assert len(row["image_id"]) == 16
     assert int(row["image_id"], 16) > 0
@@ -113,10 +114,20 @@ def test_a_link_to_nothing_stays_a_row(tree):
     assert [(row["name"], row["size"]) for row in rows] == [("a.png", 4), ("gone.png", None)]
 
 
-def test_pipes_are_not_read(tree):
+def test_a_pipe_with_the_name_of_an_image_is_a_row_with_an_error(tree):
+    """Reading it would wait without end."""
     root = tree("a.png")
     os.mkfifo(root / "pipe.png")
-    assert names(root) == ["a.png"]
+    os.mkfifo(root / "pipe.txt")
+    listing = Listing(str(root), Surroundings())
+    errors = {row["name"]: row["error"] for row in listing.rows()}
+    assert errors == {"a.png": None, "pipe.png": "is a pipe or a device, not a file"}
+    assert listing.num_skipped == 1
+
+
+@pytest.mark.parametrize("source", ["/dev/zero", "/dev/null"])
+def test_a_device_as_the_source(source):
+    assert "there is no such file or folder" in refused(source)
 
 
 def test_globs(tree):
@@ -214,11 +225,21 @@ def test_other_schemes(tmp_path):
     assert "cannot be read; give a local path or s3://" in refused("gs://bucket/x")
 
 
-def test_a_name_that_is_not_utf8(tree):
-    root = tree("a.png")
-    with open(os.fsencode(root) + b"/\xff.png", "wb"):
-        pass
-    assert "not UTF-8; rename the file" in refused(root)
+def test_a_name_that_is_not_utf8_is_a_row_with_an_error_and_the_rest_goes_on(tree):
+    root = os.fsencode(tree("b.png", "good/c.png"))
+    os.mkdir(root + b"/d\xe4nt")
+    for name in (b"a\xff.png", b"a\xfe.png", b"d\xe4nt/e.png"):
+        with open(os.path.join(root, name), "wb"):
+            pass
+    rows = list(list_images([os.fsdecode(root)]))
+    shown = ["a\\xfe.png", "a\\xff.png", "d\\xe4nt/e.png"]
+    errors = {row["name"]: row["error"] for row in rows}
+    assert {name for name, error in errors.items() if error} == set(shown)
+    assert set(errors.values()) == {None, "the file name is not UTF-8; rename the file"}
+    assert len({row["image_id"] for row in rows}) == 5
+    for row in rows:
+        for value in filter(lambda value: isinstance(value, str), row.values()):
+            value.encode()
 
 
 def test_a_folder_that_may_not_be_read(tree, monkeypatch):

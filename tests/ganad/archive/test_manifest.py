@@ -1,6 +1,7 @@
 """Manifests: written whole or not at all, read in part, replaced safely."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -30,7 +31,8 @@ def test_what_is_written_is_read(image_folder, out):
     assert seen == [56]
     assert manifest.table().schema == SCHEMA
     assert manifest.table().num_rows == 56
-    assert storage.list_names(out) == ["manifest.json", "part-00000.parquet"]
+    assert len(storage.list_names(out)) == 2
+    assert re.fullmatch(r"part-00000-[0-9a-f]{16}\.parquet", storage.list_names(out)[1])
 
 
 def test_parts_and_row_groups(photos, tmp_path, monkeypatch):
@@ -39,8 +41,8 @@ def test_parts_and_row_groups(photos, tmp_path, monkeypatch):
     source = photos(*(f"{number:02d}.png" for number in range(20)))
     manifest = write_manifest([source], str(tmp_path / "out"))
     assert [part.num_rows for part in manifest.parts] == [8, 8, 4]
-    assert [part.uri.rpartition("/")[2] for part in manifest.parts] == [
-        f"part-0000{number}.parquet" for number in range(3)
+    assert [part.uri.rpartition("/")[2][:10] for part in manifest.parts] == [
+        f"part-0000{number}" for number in range(3)
     ]
     assert pq.ParquetFile(manifest.parts[0].uri).num_row_groups == 3
     for start, num in [(0, 8), (2, 3), (0, 1), (7, 5), (3, 3), (6, 2)]:
@@ -138,7 +140,7 @@ def test_the_old_manifest_holds_until_the_new_one_is_whole(photos, out):
         write_manifest([source], out, normal=["nothing has this"])
     assert open_manifest(out) == before
     assert names(before) == ["1.png"]
-    assert storage.list_names(out) == ["manifest.json", "part-00000.parquet"]
+    assert len(storage.list_names(out)) == 2
 
 
 def test_a_manifest_of_other_sources_is_kept(photos, out):
@@ -187,29 +189,121 @@ def test_an_unfinished_manifest(photos, out):
 
 
 def test_what_is_no_manifest(out, photos):
-    with pytest.raises(ManifestError, match="manifest: is no manifest; make one with ganad index"):
+    with pytest.raises(
+        ManifestError, match="manifest: is not a manifest; make one with ganad index"
+    ):
         open_manifest(out)
     assert not is_manifest(out)
     storage.write_json(storage.join(out, "manifest.json"), {"name": "my web app"})
     assert not is_manifest(out)
-    with pytest.raises(ManifestError, match=r"its manifest\.json is not ganad's"):
+    with pytest.raises(ManifestError, match=r"its manifest\.json is not ganad's or is damaged"):
         open_manifest(out)
     storage.write_bytes(storage.join(out, "manifest.json"), b"{")
     assert not is_manifest(out)
+
+
+def test_any_changed_byte_of_a_part_is_noticed(photos, tmp_path):
+    """Parquet alone does not notice all of them, and gives other rows."""
+    manifest = write_manifest([photos("a/1.png", "b/2.png")], str(tmp_path / "out"))
+    (part,) = manifest.parts
+    whole = storage.read_bytes(part.uri)
+    for place in range(0, len(whole), 29):
+        parts._verified.cache_clear()
+        data = bytearray(whole)
+        data[place] ^= 1
+        storage.write_bytes(part.uri, bytes(data))
+        for read in (manifest.table, lambda: manifest.rows(part, 0, 1)):
+            with pytest.raises(ManifestError, match="is damaged; run ganad index again"):
+                read()
+
+
+def test_any_changed_byte_of_the_json_is_noticed(photos, tmp_path):
+    manifest = write_manifest([photos("a/1.png", "b/2.png")], str(tmp_path / "out"))
+    place = tmp_path / "out" / "manifest.json"
+    whole = place.read_bytes()
+    for position in range(len(whole)):
+        data = bytearray(whole)
+        data[position] ^= 1 << position % 7
+        place.write_bytes(data)
+        try:
+            found = open_manifest(str(tmp_path / "out"))
+        except ManifestError as error:
+            message = str(error)
+            assert "\n" not in message
+            assert "ganad index" in message
+        else:
+            assert found == manifest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda info: info.pop("parts"),
+        lambda info: info.update(digest=None),
+        lambda info: info.update(images=-1),
+        lambda info: info.update(images=2),
+        lambda info: info.update(labels={"a": "many"}),
+        lambda info: info.update(parts=[["../../etc/passwd", 1]]),
+        lambda info: info.update(parts=[["part-00000.parquet"]]),
+        lambda info: info.update(sources="x"),
+        lambda info: info.update(normal=10**30),
+    ],
+)
+def test_a_manifest_of_before_checksums_that_makes_no_sense(photos, tmp_path, change):
+    write_manifest([photos("a/1.png")], str(tmp_path / "out"))
+    place = tmp_path / "out" / "manifest.json"
+    info = {**json.loads(place.read_text()), "format": "ganad manifest 1"}
+    del info["checksum"]
+    place.write_text(json.dumps(info))
+    assert open_manifest(str(tmp_path / "out")).num_images == 1
+    change(info)
+    place.write_text(json.dumps(info))
+    with pytest.raises(ManifestError, match=r"is damaged \(.*\); make it again with ganad index"):
+        open_manifest(str(tmp_path / "out"))
+
+
+def test_a_damaged_manifest_is_made_again_by_the_remedy_it_names(photos, out):
+    source = photos("1.png")
+    write_manifest([source], out)
+    place = storage.join(out, "manifest.json")
+    storage.write_bytes(place, storage.read_bytes(place)[:100] + b"[" * 200_000)
+    assert is_manifest(out)
+    with pytest.raises(ManifestError, match=r"is damaged \(.*; make it again with ganad index"):
+        open_manifest(out)
+    with pytest.raises(ManifestError, match="is damaged"):
+        write_manifest([source], out, refresh=True)
+    assert names(write_manifest([source], out)) == ["1.png"]
+    assert len(storage.list_names(out)) == 2
+
+
+def test_a_part_from_before_digests_is_read(photos, tmp_path):
+    """And from before there was a column for errors."""
+    manifest = write_manifest([photos("a/1.png")], str(tmp_path / "out"))
+    old = str(tmp_path / "out" / "part-00000.parquet")
+    storage.write_table(old, manifest.table().drop_columns(["error"]))
+    assert parts.read_table(old) == manifest.table()
+    assert parts.read_rows(old, 0, 1)[0]["name"] == "a/1.png"
+    assert parts.num_rows(old) == 1
+
+
+def test_a_folder_whose_name_has_a_quote_in_it(photos, tmp_path):
+    source = photos("1.png")
+    manifest = write_manifest([source, f"{source}/1.png"], str(tmp_path / "it's" / "m"))
+    assert names(manifest) == ["1.png"]
 
 
 def test_a_damaged_part(photos, tmp_path):
     manifest = write_manifest([photos("1.png")], str(tmp_path / "out"))
     with open(manifest.parts[0].uri, "r+b") as file:
         file.truncate(100)
-    with pytest.raises(ManifestError, match=r"part-00000\.parquet: is damaged"):
+    with pytest.raises(ManifestError, match=r"part-00000-.*\.parquet: is damaged"):
         manifest.table()
 
 
 def test_a_missing_part(photos, tmp_path):
     manifest = write_manifest([photos("1.png")], str(tmp_path / "out"))
     storage.remove(manifest.parts[0].uri)
-    with pytest.raises(ArchiveError, match=r"part-00000\.parquet: there is no such file"):
+    with pytest.raises(ArchiveError, match=r"part-00000-.*\.parquet: there is no such file"):
         manifest.rows(manifest.parts[0], 0, 1)
 
 
@@ -227,7 +321,7 @@ def test_without_sources(tmp_path):
 
 def test_a_manifest_as_a_source_of_another(photos, tmp_path):
     write_manifest([photos("1.png")], str(tmp_path / "out"))
-    with pytest.raises(ArchiveError, match="out: is a manifest, not images"):
+    with pytest.raises(ArchiveError, match="out: holds a manifest, not images"):
         write_manifest([str(tmp_path / "out")], str(tmp_path / "out2"))
 
 

@@ -124,7 +124,7 @@ def test_bad_cells_are_texts_in_their_place(store):
 def test_a_file_that_is_no_parquet(store, tmp_path):
     uri = store(image=[picture(1)])
     storage.write_bytes(uri, b"PAR1 but not really PAR1")
-    with pytest.raises(ArchiveError, match=r"images\.parquet: is damaged or no Parquet file"):
+    with pytest.raises(ArchiveError, match=r"images\.parquet: is damaged or not a Parquet file"):
         list(list_images([uri]))
 
 

@@ -1,6 +1,7 @@
 """Tar shards: members found without reading them, read alone, and never written anywhere."""
 
 import io
+import os
 import tarfile
 import threading
 
@@ -15,6 +16,7 @@ from ganad.archive.tars import listed_ahead, members
 from ganad.errors import ArchiveError
 from ganad.images.decode import Preprocessing
 from ganad.images.load import load_images
+from ganad.storage import files as storage
 
 
 def picture(value):
@@ -133,18 +135,54 @@ def test_names_that_are_not_utf8(tmp_path):
     assert values(rows) == [1, 2]
 
 
-def test_links_and_sparse_files_are_left_out(tmp_path):
+def test_linked_members_are_read_where_they_lead(tmp_path):
+    """tar stores a file with several names once, and links for the others."""
+    root = tmp_path / "parts"
+    for name in ("a", "good"):
+        (root / name).mkdir(parents=True)
+    (root / "a" / "1.png").write_bytes(picture(1))
+    (root / "good" / "2.png").write_bytes(picture(2))
+    os.link(root / "a" / "1.png", root / "good" / "hard.png")
+    os.symlink("../good/2.png", root / "a" / "soft.png")  # which comes before its target
+    os.symlink("soft.png", root / "a" / "chain.png")
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for name, kind in (("s.png", tarfile.SYMTYPE), ("h.png", tarfile.LNKTYPE)):
+        tar.add(root, ".")
+    listing = Listing(str(tmp_path / "a.tar"), Surroundings())
+    rows = {row["name"].partition("#")[2]: row for row in listing.rows()}
+    found = dict(zip(rows, values(list(rows.values())), strict=True))
+    assert found == {
+        "a/1.png": 1,
+        "a/soft.png": 2,
+        "a/chain.png": 2,
+        "good/2.png": 2,
+        "good/hard.png": 1,
+    }
+    assert len({row["image_id"] for row in rows.values()}) == 5
+    assert listing.num_skipped == 0
+
+
+def test_members_without_bytes_in_the_shard_are_errors(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, kind, link in (
+            ("s.png", tarfile.SYMTYPE, "/etc/passwd"),
+            ("h.png", tarfile.LNKTYPE, "gone.png"),
+            ("self.png", tarfile.SYMTYPE, "self.png"),
+            ("pipe.png", tarfile.FIFOTYPE, ""),
+        ):
             member = tarfile.TarInfo(name)
-            member.type, member.linkname = kind, "/etc/passwd"
+            member.type, member.linkname = kind, link
             tar.addfile(member)
         member = tarfile.TarInfo("a.png")
         member.size = 1
         tar.addfile(member, io.BytesIO(b"x"))
     listing = Listing(str(tmp_path / "a.tar"), Surroundings())
-    assert [row["member"] for row in listing.rows()] == ["a.png"]
-    assert listing.num_skipped == 2
+    errors = {row["member"]: row["error"] for row in listing.rows()}
+    assert errors.pop("a.png") is None
+    assert "/etc/passwd, which is not in the shard" in errors["s.png"]
+    assert "gone.png, which is not in the shard" in errors["h.png"]
+    assert "is a link to self.png" in errors["self.png"]
+    assert errors["pipe.png"] == "is a pipe or a device, not a file"
+    assert (listing.num_skipped, listing.num_damaged) == (0, 0)
 
 
 def test_members_come_one_by_one_and_are_not_kept(tmp_path, monkeypatch):
@@ -205,19 +243,60 @@ def test_compressed_shards_are_refused_with_a_remedy(put, mode):
 
 def test_a_shard_that_is_cut_off(put):
     data = shard([(f"{i}.png", b"x" * 2000) for i in range(5)])
-    for length in (700, 2 * 2560 + 100, 2 * 2560 + 1000):
-        assert "is damaged or no tar file" in refused(put(data[:length]))
+    for length, whole in ((700, 1), (2 * 2560 + 100, 2), (2 * 2560 + 1000, 3)):
+        rows = list(list_images([put(data[:length])]))
+        assert [row["error"] is None for row in rows] == [True] * whole + [False]
+        assert rows[-1]["error"].startswith("is damaged or not a tar file (")
+        assert rows[-1]["member"] is None
+    assert "is damaged or not a tar file" in refused(put(data[:100]))
+
+
+def test_a_shard_that_is_cut_off_does_not_stop_the_others(tmp_path):
+    for number in range(3):
+        data = shard([(f"{number}{letter}.png", b"x" * 2000) for letter in "ab"])
+        (tmp_path / f"{number}.tar").write_bytes(data[: 3000 if number == 1 else None])
+    (tmp_path / "3.tar").write_bytes(b"not a shard at all" * 100)
+    uri = f"{tmp_path}/*.tar"
+    manifest = write_manifest([uri], str(tmp_path / "out"))
+    rows = manifest.table().to_pylist()
+    assert [row["name"] for row in rows if not row["error"]] == [
+        *("0.tar#0a.png", "0.tar#0b.png", "1.tar#1a.png", "2.tar#2a.png", "2.tar#2b.png")
+    ]
+    assert [row["uri"] for row in rows if row["error"]] == [
+        f"{tmp_path}/1.tar",
+        f"{tmp_path}/3.tar",
+    ]
+    assert (manifest.num_images, manifest.num_errors, manifest.num_damaged) == (7, 2, 2)
+    (note,) = manifest.notes
+    assert note.startswith(f"{tmp_path}/1.tar: could not be listed to its end: is damaged")
+    # The same if the shell expands the glob.
+    sources = [f"{tmp_path}/{number}.tar" for number in range(4)]
+    assert write_manifest(sources, str(tmp_path / "four")).num_damaged == 2
+
+
+def test_a_server_that_is_away_is_not_a_damaged_shard(tmp_path, monkeypatch):
+    for number in range(2):
+        (tmp_path / f"{number}.tar").write_bytes(shard([("a.png", b"x")]))
+
+    def away(uri):
+        raise ConnectionResetError
+
+    monkeypatch.setattr(storage, "open_stream", away)
+    with pytest.raises(ArchiveError, match="the connection failed"):
+        list(list_images([f"{tmp_path}/*.tar"]))
 
 
 def test_a_shard_with_a_damaged_header(put):
     data = bytearray(shard([(f"{i}.png", b"x" * 512) for i in range(5)]))
     data[2048:2148] = b"\xaa" * 100
-    assert "no header at byte 2048" in refused(put(bytes(data)))
+    *whole, last = list_images([put(bytes(data))])
+    assert [row["member"] for row in whole] == ["0.png", "1.png"]
+    assert "no header at byte 2048" in last["error"]
 
 
 def test_what_is_no_tar(put):
-    assert "is damaged or no tar file" in refused(put(b"hello" * 500))
-    assert "is damaged or no tar file" in refused(put(b""))
+    assert "is damaged or not a tar file" in refused(put(b"hello" * 500))
+    assert "is damaged or not a tar file" in refused(put(b""))
 
 
 def test_an_empty_shard(put):

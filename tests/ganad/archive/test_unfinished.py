@@ -172,7 +172,7 @@ def test_shards_are_announced_as_they_come(tmp_path):
     assert names(manifest) == [f"{n}.tar#{name}.png" for n in (1, 2) for name in "abc"]
 
 
-def test_members_with_labels_wait_for_all_labels_unless_the_user_says_what_they_mean(tmp_path):
+def test_members_in_folders_wait_for_all_folders(tmp_path):
     shard(tmp_path / "1.tar", "plain.png", "dent/a.png", "dent/b.png", "dent/c.png")
     shard(tmp_path / "2.tar", "good/d.png", "e.png", "f.png")
     manifest, after = announced([f"{tmp_path}/*.tar"], str(tmp_path / "waits"))
@@ -184,9 +184,19 @@ def test_members_with_labels_wait_for_all_labels_unless_the_user_says_what_they_
         False,
     ]
     assert names(manifest)[:3] == ["1.tar#plain.png", "2.tar#e.png", "2.tar#f.png"]
-    manifest, after = announced([f"{tmp_path}/*.tar"], str(tmp_path / "told"), abnormal=["dent"])
-    assert after == [3, 6, 7]
-    assert {row["member"]: row["abnormal"] for row in manifest.table().to_pylist()} == facts
+
+
+def test_members_in_no_folder_are_announced_as_they_come(tmp_path):
+    shard(tmp_path / "1.tar", "a.png", "b.png", "c.png", "dent/a.png")
+    shard(tmp_path / "2.tar", "good/d.png", "e.png", "f.png", "g.png")
+    manifest, after = announced([f"{tmp_path}/*.tar"], str(tmp_path / "out"), abnormal=["dent"])
+    assert after == [3, 8, 8]
+    labels = {row["member"]: row["label"] for row in manifest.table().to_pylist()}
+    assert [labels[name] for name in ("e.png", "dent/a.png", "good/d.png")] == [
+        None,
+        "dent",
+        "good",
+    ]
 
 
 def test_a_shard_may_be_cut_off_too(tmp_path):

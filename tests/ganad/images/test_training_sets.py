@@ -6,19 +6,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ganad.archive.selection import normal_rows, with_parts
-from ganad.archive.split import part_of, split_digest
+from ganad.archive.splits import normal_rows, split_digest, subset_of, with_subsets
 from ganad.errors import TrainingError
 from ganad.images.protocol import Subset
 from ganad.images.shards import Shards, is_whole, write_shard
 
 
 def test_the_split_has_its_shares_and_depends_on_name_and_seed_alone() -> None:
-    parts = [part_of(f"image-{i}.png", 0) for i in range(10_000)]
-    assert parts == [part_of(f"image-{i}.png", 0) for i in range(10_000)]
+    parts = [subset_of(f"image-{i}.png", 0) for i in range(10_000)]
+    assert parts == [subset_of(f"image-{i}.png", 0) for i in range(10_000)]
     assert parts.count("calibration") == pytest.approx(1500, abs=150)
     assert parts.count("validation") == pytest.approx(500, abs=100)
-    assert parts != [part_of(f"image-{i}.png", 1) for i in range(10_000)]
+    assert parts != [subset_of(f"image-{i}.png", 1) for i in range(10_000)]
 
 
 def test_the_split_s_digest_does_not_depend_on_order() -> None:
@@ -56,7 +55,7 @@ def test_abnormal_images_are_refused_by_name_or_dropped() -> None:
 def test_rows_come_sorted_by_name_whatever_their_order() -> None:
     table = rows(*[("", None, None)] * 20)
     shuffled = table.take(np.random.default_rng(0).permutation(20))
-    assert with_parts(table, 0).equals(with_parts(shuffled, 0))
+    assert with_subsets(table, 0).equals(with_subsets(shuffled, 0))
 
 
 def test_shards_read_as_one_array(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """ganad index: what it writes, what it says, and that a dry run leaves nothing behind."""
 
+import io
 import json
+import tarfile
 
 import pytest
 from PIL import Image
 
 from ganad.archive.manifest import is_manifest, open_manifest
 from ganad.errors import ArchiveError
+from pipelines.cli.app import main
 from pipelines.cli.index import index
 
 
@@ -29,7 +32,7 @@ def test_the_manifest_is_written_and_described(archive, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert f"{out}: 4 images, 3 normal and 1 abnormal (good 3, scratch 1)\n" in captured.err
-    assert "1 file is no image and was left out\n" in captured.err
+    assert "1 file is not an image and was left out\n" in captured.err
 
 
 def test_duplicates_are_merged_and_said(archive, tmp_path, capsys):
@@ -85,3 +88,23 @@ def test_a_refresh_says_how_many_are_new(archive, tmp_path, capsys):
     assert "5 images, 4 normal and 1 abnormal" in (said := capsys.readouterr().err)
     assert ", 1 of them new" in said
     assert open_manifest(out).num_images == 5
+
+
+def test_a_damaged_shard_is_said_by_the_last_line_and_the_exit_status(tmp_path, capsys):
+    for number in range(3):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for name in ("a.png", "b.png"):
+                member = tarfile.TarInfo(name)
+                member.size = 2000
+                tar.addfile(member, io.BytesIO(b"x" * 2000))
+    (tmp_path / "1.tar").write_bytes((tmp_path / "1.tar").read_bytes()[:3000])
+    out = str(tmp_path / "manifest")
+    with pytest.raises(SystemExit) as end:
+        main(["index", f"{tmp_path}/*.tar", "--out", out])
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    assert f"{out}: 6 images" in said
+    assert f"{tmp_path}/1.tar: could not be listed to its end: is damaged or not a tar file" in said
+    assert "ganad: " in said
+    assert "1 shard could not be listed to the end, so images are missing; make the shards" in said
+    assert open_manifest(out).num_errors == 1

@@ -21,8 +21,8 @@ from ganad.archive.manifest import Part, is_manifest, open_manifest
 from ganad.errors import ArchiveError, Mismatch
 from ganad.scores.table import ScoreTable
 from pipelines.cli.show_table import lines_of_table
-from pipelines.passes import listing as arrival
-from pipelines.passes.listing import Arrival
+from pipelines.passes import listing as background
+from pipelines.passes.listing import BackgroundListing
 from pipelines.passes.units import Unit, cut
 from pipelines.score.run import score
 from tests.pipelines.processes import run, wait_for
@@ -44,7 +44,7 @@ def archive(image_folder: Path, tmp_path: Path) -> Path:
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "ROWS_PER_PART", 16)
     monkeypatch.setattr(parts, "ROWS_PER_GROUP", 4)
-    monkeypatch.setattr(arrival, "GRACE_S", 0.0)
+    monkeypatch.setattr(background, "GRACE_S", 0.0)
 
 
 def in_the_middle(patch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
@@ -206,11 +206,10 @@ def test_other_work_is_refused_before_the_listing_has_ended(
 DRIVER = """
 import sys, time
 from ganad.archive import listing, parts
-from pipelines import arrival
-from pipelines.arrival import Arrival
-from pipelines.__main__ import main
+from pipelines.cli.app import main
+from pipelines.passes import listing as background
 
-parts.ROWS_PER_PART, parts.ROWS_PER_GROUP, arrival.GRACE_S = 16, 4, 0.0
+parts.ROWS_PER_PART, parts.ROWS_PER_GROUP, background.GRACE_S = 16, 4, 0.0
 walk = listing.walk
 
 def walking(*arguments):
@@ -269,15 +268,15 @@ def test_a_listing_that_is_not_wanted_any_more_stops(
 ) -> None:
     going = threading.Event()
     in_the_middle(monkeypatch, lambda: going.wait(60))
-    with Arrival([str(archive)], str(tmp_path / "manifest"), "table") as begun:
-        begun.wait()
+    with BackgroundListing([str(archive)], str(tmp_path / "manifest"), "table") as begun:
+        begun.wait_for_start()
         assert begun.manifest is None
         going.set()
-        begun._unwanted = True
+        begun._cancelled.set()
         assert begun._thread is not None
         begun._thread.join(60)
         assert not begun._thread.is_alive()
     assert not is_manifest(str(tmp_path / "manifest"))
-    with Arrival([str(archive)], str(tmp_path / "manifest"), "table") as again:
-        assert again.whole().parts[0] == begun.parts[0]
-    assert again.whole().num_images == 56
+    with BackgroundListing([str(archive)], str(tmp_path / "manifest"), "table") as again:
+        assert again.wait_for_end().parts[0] == begun.parts[0]
+    assert again.wait_for_end().num_images == 56

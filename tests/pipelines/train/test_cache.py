@@ -12,7 +12,7 @@ import pytest
 
 from ganad.archive.listing import list_images
 from ganad.archive.rows import SCHEMA
-from ganad.archive.selection import normal_rows, with_parts
+from ganad.archive.splits import normal_rows, with_subsets
 from ganad.detectors import configure
 from ganad.errors import ArchiveError, ConfigError
 from ganad.images.decode import Preprocessing
@@ -52,7 +52,7 @@ def prepared(source: Path, tmp_path: Path) -> Prepared:
 
     def make(image_size: int = 16, seed: int = 0) -> TrainingJob:
         table = pa.Table.from_pylist(list(list_images([str(source)])), schema=SCHEMA)
-        rows = with_parts(normal_rows(table, "images"), seed)
+        rows = with_subsets(normal_rows(table, "images"), seed)
         uri = str(tmp_path / f"rows-{seed}.parquet")
         write_part(uri, rows)
         return TrainingJob(

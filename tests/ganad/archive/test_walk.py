@@ -2,7 +2,7 @@
 
 import pytest
 
-from ganad.archive.patterns import Pattern, is_glob, split_glob
+from ganad.archive.walk import Pattern, is_glob, split_glob
 
 
 @pytest.mark.parametrize(

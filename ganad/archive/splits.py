@@ -1,0 +1,70 @@
+"""Which rows of a manifest may train a detector, and how they are split: by a hash of the name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ganad.errors import TrainingError
+
+Subset = Literal["train", "calibration", "validation"]
+
+CALIBRATION, VALIDATION = 0.15, 0.05
+"""Shares held out of training; p-values need 200 calibration images or more to be fine-grained."""
+
+
+def normal_rows(rows: pa.Table, typed: str, drop_abnormal: bool = False) -> pa.Table:
+    """The rows to train on: those of the layout's train folder if there is one, and none that is
+    labelled abnormal. typed: the source as the user typed it.
+
+    Raises TrainingError if abnormal images are among them and drop_abnormal is not set, or if no
+    row is left.
+    """
+    if pc.any(pc.equal(rows["split"], "train")).as_py():
+        rows = rows.filter(pc.equal(rows["split"], "train"))
+    abnormal = pc.fill_null(rows["abnormal"], False)
+    if pc.any(abnormal).as_py():
+        if not drop_abnormal:
+            counts = Counter(rows.filter(abnormal)["label"].to_pylist())
+            shown = ", ".join(f"{label} {count}" for label, count in counts.most_common(4))
+            raise TrainingError(
+                f"{typed} holds {sum(counts.values())} images labelled abnormal ({shown}), and a "
+                f"detector learns from normal ones only: give the folder of normal images, or "
+                f"leave them out with --drop-abnormal"
+            )
+        rows = rows.filter(pc.invert(abnormal))
+    if len(rows) == 0:
+        raise TrainingError(f"{typed} holds no normal images: give a source that has some")
+    return rows
+
+
+def with_subsets(rows: pa.Table, seed: int) -> pa.Table:
+    """The rows sorted by name, with a column `part` that holds the subset of each."""
+    rows = rows.sort_by([("name", "ascending"), ("image_id", "ascending")])
+    subsets = [subset_of(name, seed) for name in rows["name"].to_pylist()]
+    return rows.append_column("part", pa.array(subsets, pa.string()))
+
+
+def subset_of(
+    name: str, seed: int, calibration: float = CALIBRATION, validation: float = VALIDATION
+) -> Subset:
+    """The subset of one image: a function of its name and the seed, so that an archive that grows
+    or moves keeps its split."""
+    word = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest()
+    place = int.from_bytes(word, "big") / 2**64
+    if place < calibration:
+        return "calibration"
+    return "validation" if place < calibration + validation else "train"
+
+
+def split_digest(names_and_subsets: Iterable[tuple[str, str]]) -> str:
+    """16 hex characters over the split, in any order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, subset in sorted(names_and_subsets):
+        digest.update(f"{name}\0{subset}\n".encode())
+    return digest.hexdigest()
