@@ -6,6 +6,7 @@
     x ManifestError        a manifest is missing, unfinished or not one
     x Outage               storage has not answered for so long that a job gave up
   x ModelError             a folder is not a saved model, or its files do not belong together
+    x NoMapsError          a model makes no anomaly maps
   x Mismatch               an output folder holds the work of another model, config or manifest
   x TrainingError          training cannot start or go on (abnormal labels, NaN, collapse)
   x TableError             a folder is not a score table
@@ -38,6 +39,10 @@ class Outage(ArchiveError):
 
 class ModelError(GanadError):
     """A folder is not a saved model, or its files do not belong together."""
+
+
+class NoMapsError(ModelError):
+    """A model makes no anomaly maps."""
 
 
 class Mismatch(GanadError):

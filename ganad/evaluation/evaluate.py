@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ganad.errors import ArchiveError
-from ganad.evaluation.labelled import Labelled, images
-from ganad.evaluation.metrics import Flagged, PixelMetrics, PixelResult, Ranking, flagged, ranking
-from ganad.scores.refetch import MapImages, map_provider
+from ganad.evaluation.delong import Placements
+from ganad.evaluation.labelled import Arrays, Labelled, images
+from ganad.evaluation.metrics import Flagged, PixelResult, Ranking, flagged, ranking
+from ganad.evaluation.pixels import PIXEL_BATCH, pixel_figures
+from ganad.evaluation.promise import promise
+from ganad.evaluation.standing import AUTOMATIC, Standing, findings, standings
+from ganad.evaluation.thresholds import CheapestThreshold, Prices, cheapest
+from ganad.evaluation.trivial import brightness_of, trivial_scores
+from ganad.scores.refetch import Provider, map_provider, num_calibration_of
 from ganad.scores.table import ScoreTable
-from ganad.storage import files as storage
 
 ALPHA = 0.05
 """The p-value below which an image counts as flagged."""
-PIXEL_BATCH = 32
-LONGEST_SIDE = 1024
-"""Pixel figures are taken at the image's own size, at most this."""
 
 
 @dataclass(frozen=True)
@@ -37,120 +34,136 @@ class Group:
 
 @dataclass
 class Evaluation:
-    """groups: by model, all labels first. pixels: by model, if asked for. notes: what a reader
-    must know, one sentence each."""
+    """All figures of a table."""
 
     groups: list[Group] = field(default_factory=list)
+    """By model, best first; of each model all labels together come first."""
+    standings: list[Standing] = field(default_factory=list)
+    """Of the models that have an AUROC, best first."""
+    findings: list[str] = field(default_factory=list)
+    """What the comparisons say, in sentences."""
     pixels: dict[str, PixelResult] = field(default_factory=dict)
+    """By model, if asked for."""
+    cheapest: dict[str, CheapestThreshold] = field(default_factory=dict)
+    """By model, if prices were given."""
     notes: list[str] = field(default_factory=list)
+    """What a reader must know, one sentence each."""
 
 
 def evaluate(
     table: ScoreTable,
     labels: str | None = None,
     pixels: bool = False,
-    provider: Callable[[ScoreTable, str], MapImages] = map_provider,
+    *,
+    brightness: bool | None = None,
+    prices: Prices | None = None,
+    provider: Provider = map_provider,
 ) -> Evaluation:
-    """Measure every model of a table; labels as for Labelled. pixels computes the maps anew.
+    """Measure every model of a table; labels as for Labelled.
 
-    Raises TableError without labels, ModelError where pixels are asked for and a model is gone.
+    pixels: compute anomaly maps again and compare them with masks. brightness: compare the models
+    with the mean brightness of the images, which fetches them; None: if they are few and local.
+    prices: also choose the threshold of least cost. Raises TableError without labels, ModelError
+    where pixels are asked for and a model is gone.
     """
     labelled = Labelled(table, labels)
+    try:
+        return _evaluate(labelled, pixels, brightness, prices, provider)
+    finally:
+        labelled.session.close()
+
+
+def _evaluate(
+    labelled: Labelled,
+    pixels: bool,
+    brightness: bool | None,
+    prices: Prices | None,
+    provider: Provider,
+) -> Evaluation:
+    table = labelled.table
+    arrays = {model: labelled.arrays(model) for model in table.models}
+    groups = {model: groups_of(model, arrays[model]) for model in table.models}
+    aurocs = {
+        model: found[0].ranking.auroc
+        for model, found in groups.items()
+        if found[0].ranking.auroc is not None
+    }
     result = Evaluation(notes=labelled.notes)
-    for model in table.models:
-        groups = groups_of(labelled, model)
-        result.groups += groups
-        if groups[0].flagged is None:
+    trivial = _trivial(labelled, brightness) if aurocs else {}
+    result.standings = standings(arrays, aurocs, trivial)
+    placements = {
+        model: Placements.of(arrays[model].scores, arrays[model].abnormal) for model in aurocs
+    }
+    result.findings = findings(result.standings, placements)
+    for model in by_quality(groups):
+        result.groups += groups[model]
+        if groups[model][0].flagged is None:
             result.notes.append(f"{model} was not calibrated, so its scores have no p-values")
+        elif (num := num_calibration_of(table, model)) is not None:
+            result.notes.append(promise(model, num, ALPHA))
+        if prices is not None and len(arrays[model].scores):
+            result.cheapest[model] = cheapest(arrays[model].scores, arrays[model].abnormal, prices)
         if pixels:
-            result.pixels[model] = _pixels(labelled, model, provider(table, model), result.notes)
-    labelled.session.close()
+            result.pixels[model] = pixel_figures(labelled, model, provider)
     return result
 
 
-def groups_of(labelled: Labelled, model: str) -> list[Group]:
+def by_quality(groups: dict[str, list[Group]]) -> list[str]:
+    """Models by AUROC over all labels, best first, then those without one."""
+
+    def key(model: str) -> tuple[float, str]:
+        auroc = groups[model][0].ranking.auroc
+        return (np.inf if auroc is None else -auroc, model)
+
+    return sorted(groups, key=key)
+
+
+def groups_of(model: str, arrays: Arrays) -> list[Group]:
     """All images first; then, if there are several, each abnormal label against all normals."""
-    arrays = labelled.arrays(model)
     return [
         Group(
             model,
             label,
-            ranking(arrays.scores[those], arrays.abnormal[those]),
+            ranking(arrays.scores[chosen], arrays.abnormal[chosen]),
             None
             if arrays.p_values is None
-            else flagged(arrays.p_values[those], arrays.abnormal[those], ALPHA),
+            else flagged(arrays.p_values[chosen], arrays.abnormal[chosen], ALPHA),
         )
-        for label, those in by_kind(arrays.abnormal, arrays.labels)
+        for label, chosen in by_label(arrays.abnormal, arrays.labels)
     ]
 
 
-def by_kind(abnormal: np.ndarray, labels: np.ndarray) -> list[tuple[str | None, np.ndarray]]:
+def by_label(abnormal: np.ndarray, labels: np.ndarray) -> list[tuple[str | None, np.ndarray]]:
     """(None, all images); then, if there are several abnormal labels, each with the images that
     measure it: its own and all normal ones. abnormal: bool (n,), labels: str (n,)."""
-    kinds = sorted(set(labels[abnormal].tolist()))
+    found = sorted(set(labels[abnormal].tolist()))
     chosen: list[tuple[str | None, np.ndarray]] = [(None, np.ones(len(abnormal), bool))]
-    if len(kinds) > 1:
-        chosen += [(kind, ~abnormal | (labels == kind)) for kind in kinds]
+    if len(found) > 1:
+        chosen += [(label, ~abnormal | (labels == label)) for label in found]
     return chosen
 
 
-def _pixels(labelled: Labelled, model: str, map_images: MapImages, notes: list[str]) -> PixelResult:
-    metrics = PixelMetrics()
-    num_unmasked = num_unmapped = 0
-    for rows in labelled.rows(model, PIXEL_BATCH):
-        masked = [row for row in rows if row["mask"] or not row["abnormal"]]
-        num_unmasked += len(rows) - len(masked)
-        if not masked:
-            continue
-        for row, one in zip(masked, map_images(masked), strict=True):
-            try:
-                mask = read_mask(row["mask"]) if row["abnormal"] else None
-            except ArchiveError:
-                mask = np.zeros((1, 1), bool)
-            if mask is not None and not mask.any():
-                num_unmasked += 1
-                continue
-            if one is None:
-                num_unmapped += 1
-                continue
-            metrics.add(*at_image_size(one, mask, row))
-    if num_unmasked:
-        notes.append(
-            f"{model}, not in the pixel figures: {images(num_unmasked)} of defects that no "
-            f"mask shows"
+def _trivial(labelled: Labelled, brightness: bool | None) -> dict[str, dict[str, float]]:
+    """Scores of the trivial detectors: name -> image_id -> score; {} where they are not wanted."""
+    if brightness is None:
+        num = labelled.num_images
+        brightness = num <= AUTOMATIC and not labelled.is_remote
+        if not brightness:
+            labelled.notes.append(
+                f"the models were not compared with the brightness of the images: --brightness "
+                f"fetches the {images(num)} for it"
+            )
+    if not brightness:
+        return {}
+    levels = brightness_of(labelled.table, labelled.distinct_rows(PIXEL_BATCH))
+    if not levels:
+        labelled.notes.append(
+            "the models were not compared with the brightness of the images, which are gone"
         )
-    if num_unmapped:
-        notes.append(
-            f"{model}, not in the pixel figures: {images(num_unmapped)} without a map, for they "
-            f"cannot be fetched any more or the detector makes none"
-        )
-    return metrics.result()
-
-
-def read_mask(uri: str) -> np.ndarray:
-    """A mask image as bool (h, w): brighter than half of its brightest pixel (0/1 masks, 0/255
-    masks and smooth edges alike). Raises ArchiveError."""
-    data = storage.read_bytes(uri)
-    try:
-        values = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ArchiveError(f"{uri}: is no mask ({error}); give a PNG") from None
-    return (values > values.max() / 2) & (values > 0)
-
-
-def at_image_size(
-    anomaly_map: np.ndarray, mask: np.ndarray | None, row: Mapping[str, Any]
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Map (float32) and mask (bool) of one shape: the mask's or the image's, at most 1024 a side.
-
-    Where a mask shrinks, a pixel that holds any defect is one: small defects do not vanish.
-    """
-    height, width = mask.shape if mask is not None else (row["height"], row["width"])
-    shrink = max(1.0, max(height, width) / LONGEST_SIDE)
-    size = (max(1, round(width / shrink)), max(1, round(height / shrink)))
-    values = Image.fromarray(np.asarray(anomaly_map, np.float32))
-    resized = np.asarray(values.resize(size, Image.Resampling.BILINEAR))
-    if mask is not None and shrink > 1:
-        shares = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
-        mask = np.asarray(shares) > 0
-    return resized, mask
+        return {}
+    values = np.array(list(levels.values()))
+    return {
+        name: dict(zip(levels, scores.tolist(), strict=True))
+        for name, scores in trivial_scores(float(np.median(values)), values).items()
+        if name != "constant"
+    }

@@ -19,6 +19,8 @@ from ganad.scores.refetch import calibration_of
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
 
+_PLACE = "image_id, uri, member, name, width, height, mask, abnormal"
+
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
@@ -85,13 +87,40 @@ class Labelled:
     def rows(self, model: str, batch: int) -> Iterator[list[dict[str, Any]]]:
         """Rows of one model with a score, a batch at a time."""
         _, batches = self.session.stream(
-            "SELECT image_id, uri, member, name, width, height, mask, abnormal FROM labelled "
-            "WHERE model = $1 AND score IS NOT NULL",
+            f"SELECT {_PLACE} FROM labelled WHERE model = $1 AND score IS NOT NULL",
             model,
             batch_rows=batch,
         )
         for part in batches:
             yield part.to_pylist()
+
+    def distinct_rows(self, batch: int) -> Iterator[list[dict[str, Any]]]:
+        """One row for each labelled image that any model has scored, a batch at a time."""
+        _, batches = self.session.stream(
+            f"SELECT DISTINCT ON (image_id) {_PLACE} FROM labelled WHERE score IS NOT NULL",
+            batch_rows=batch,
+        )
+        for part in batches:
+            yield part.to_pylist()
+
+    @property
+    def num_images(self) -> int:
+        """Labelled images that any model has scored."""
+        return self._images("labelled WHERE score IS NOT NULL")
+
+    @property
+    def is_remote(self) -> bool:
+        """True if images have to be fetched over a network."""
+        return bool(self._images("labelled WHERE starts_with(uri, 's3://')"))
+
+    def num_masks(self, model: str) -> int:
+        """Abnormal images of a model that name a mask."""
+        found = self.session.query(
+            "SELECT count(mask) AS n FROM labelled "
+            "WHERE model = $1 AND abnormal AND score IS NOT NULL",
+            model,
+        )
+        return int(found["n"][0].as_py())
 
     def _use_table(self) -> None:
         if self._images("scores WHERE abnormal IS NOT NULL") == 0:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ganad.report.rendering import render as render_template
-from ganad.report.score_page import Page, Provider, gather
+from ganad.report.score_page import Page, gather
 from ganad.report.training_page import write_training_page
-from ganad.scores.refetch import map_provider
+from ganad.scores.refetch import Provider, map_provider
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ganad.errors import ArchiveError
-from ganad.evaluation.evaluate import read_mask
+from ganad.evaluation.pixels import read_mask
 from ganad.images.decode import Decoded, Preprocessing
 from ganad.report import pictures
 from ganad.scores.refetch import MapImages, fetch

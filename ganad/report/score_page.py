@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,12 +15,11 @@ from ganad.evaluation.evaluate import ALPHA, Group, groups_of
 from ganad.evaluation.labelled import Labelled
 from ganad.report.figures import Source, Threshold, histogram, thresholds, uniformity
 from ganad.report.gallery import Gallery, gallery
-from ganad.scores.refetch import MapImages, calibration_of
+from ganad.scores.refetch import Provider, calibration_of
 from ganad.scores.sql import Session
 from ganad.scores.table import ScoreTable
 
 _FAILURES_SHOWN, _NAMES_SHOWN = 30, 5
-Provider = Callable[[ScoreTable, str], MapImages]
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ def _model_page(
         log_scores=chart is not None and chart.log_scores,
         uniformity=None if curve is None else curve.svg(),
         thresholds=flags,
-        groups=[] if labelled is None else groups_of(labelled, model),
+        groups=[] if labelled is None else groups_of(model, labelled.arrays(model)),
         gallery=gallery(table, session, model, num_worst, map_images),
         config=_config(table, model),
     )

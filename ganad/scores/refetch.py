@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from ganad.archive.manifest import open_manifest
 from ganad.calibration import Calibration
-from ganad.errors import ArchiveError, GanadError, ModelError
+from ganad.errors import ArchiveError, GanadError, ModelError, NoMapsError
 from ganad.images.decode import Decoded, Preprocessing, failed
 from ganad.images.load import load_images
 from ganad.scores.table import ScoreTable
@@ -20,6 +20,8 @@ from ganad.storage import files as storage
 Row = Mapping[str, Any]
 MapImages = Callable[[Sequence[Row]], list[np.ndarray | None]]
 """Rows of a score table -> anomaly maps, each (h, w), larger = more anomalous, or None."""
+Provider = Callable[[ScoreTable, str], MapImages]
+"""A table and the id of one of its models -> what computes maps with that model."""
 
 
 def model_path(table: ScoreTable, model_id: str) -> str:
@@ -46,10 +48,17 @@ def calibration_of(table: ScoreTable, model_id: str) -> Calibration | None:
         return None
 
 
-def map_provider(table: ScoreTable, model_id: str) -> MapImages:
-    """Loads the model that scored the table; the result computes maps with it.
+def num_calibration_of(table: ScoreTable, model_id: str) -> int | None:
+    """Calibration images of a model; None if it has none or its folder is gone."""
+    calibration = calibration_of(table, model_id)
+    return None if calibration is None else len(calibration)
 
-    Raises ModelError if the model is gone, or another one lies in its place now.
+
+def map_provider(table: ScoreTable, model_id: str) -> MapImages:
+    """Load the model that scored the table; the result computes maps with it.
+
+    Raises NoMapsError if its detector makes none, ModelError if the model is gone or another one is
+    in its place now.
     """
     import torch
 
@@ -62,6 +71,11 @@ def map_provider(table: ScoreTable, model_id: str) -> MapImages:
             f"{path} holds {model.id} now, not {model_id} that scored {table.typed}: "
             f"score again with the new model"
         )
+
+    size, channels = model.preprocessing.image_size, model.preprocessing.channels
+    blank = torch.zeros((1, channels, size, size), dtype=torch.uint8)
+    if model.detector.score(blank, ["blank"], maps=True).maps is None:
+        raise NoMapsError(f"{model_id} makes no heat maps: its method says nothing about places")
 
     def map_images(rows: Sequence[Row]) -> list[np.ndarray | None]:
         decoded = fetch(table, rows, model.preprocessing)

@@ -21,8 +21,8 @@ import ray
 from ganad.archive.listing import list_images
 from ganad.detectors import configure
 from ganad.errors import GanadError, TrainingError
-from ganad.evaluation.baselines import mean_brightness, trivial_scores
 from ganad.evaluation.metrics import ranking
+from ganad.evaluation.trivial import mean_brightness, trivial_scores
 from pipelines.benchmark.budget import Budget
 from pipelines.benchmark.data import DataSet, open_data_set, tested_rows
 from pipelines.benchmark.run import fit_and_score
@@ -143,7 +143,7 @@ def _trivial(chosen: DataSet) -> list[dict[str, Any]]:
     abnormal = {row["image_id"]: bool(row["abnormal"]) for row in test}
     truth = np.array([abnormal[one] for one in ids])
     rows = []
-    for name, scores in trivial_scores(levels, tested).items():
+    for name, scores in trivial_scores(float(levels.mean()), tested).items():
         found = ranking(scores, truth)
         rows.append(
             {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ganad.evaluation.evaluate import by_kind
+from ganad.evaluation.evaluate import by_label
 from ganad.evaluation.metrics import ranking
 from ganad.images.inputs import from_rows
 from ganad.training.fit import fit
@@ -50,7 +50,7 @@ def fit_and_score(
         "score_images_per_s": len(all_scores) / score_s,
     }
     found = []
-    for label, those in by_kind(abnormal, labels):
+    for label, those in by_label(abnormal, labels):
         result = ranking(all_scores[those & good], abnormal[those & good])
         found.append(
             {

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from typing import Any, TextIO
 
-from ganad.evaluation.delong import CHANCE_AUROC
+from ganad.evaluation.delong import CHANCE_AUROC, Interval
 from ganad.evaluation.evaluate import ALPHA, Evaluation, Group
 from ganad.evaluation.evaluate import evaluate as evaluate_table
 from ganad.evaluation.metrics import CHANCE_AUPRO, PixelResult
+from ganad.evaluation.standing import Standing
+from ganad.evaluation.thresholds import CheapestThreshold, Prices
 from ganad.scores.table import ScoreTable
 from pipelines.console.output import check_format, write_csv, write_json, write_lines, write_table
 
@@ -18,23 +20,28 @@ def evaluate(
     labels: str | None = None,
     format: str = "table",
     pixels: bool = False,
+    brightness: bool | None = None,
+    cost: str | None = None,
     out: TextIO | None = None,
 ) -> None:
-    """Write the figures of every model to out (standard output), each beside what a detector
-    without any skill reaches.
+    """Write the figures of every model to out (standard output), best first, each beside what a
+    detector without any skill reaches.
 
     labels: a CSV that replaces the table's labels. pixels: also compare anomaly maps with masks,
-    which fetches the images and runs the models again. Notes go with the table, or to standard
-    error where out is for a program.
+    which fetches the images and runs the models again. brightness: compare the models with the
+    brightness of the images; None: if they are few and local. cost: FP:FN, the prices of a false
+    alarm and of a missed defect. Notes go with the table, or to standard error where out is for a
+    program.
     """
     out = out or sys.stdout
     check_format(format)
-    result = evaluate_table(ScoreTable(table), labels, pixels)
+    prices = None if cost is None else Prices.parse(cost)
+    result = evaluate_table(ScoreTable(table), labels, pixels, brightness=brightness, prices=prices)
     if format == "table":
-        _write_for_people(result, out)
+        _write_for_people(result, cost, out)
         write_lines((f"note: {note}" for note in result.notes), out)
         return
-    rows = [_row(group, result.pixels.get(group.model)) for group in result.groups]
+    rows = [_row(group, result) for group in result.groups]
     if format == "json":
         write_json(rows, out)
     else:
@@ -42,9 +49,10 @@ def evaluate(
     write_lines((f"note: {note}" for note in result.notes), sys.stderr)
 
 
-def _row(group: Group, pixels: PixelResult | None) -> dict[str, Any]:
-    """All figures of a group by name; those of pixels stand with the whole, not with a label."""
+def _row(group: Group, result: Evaluation) -> dict[str, Any]:
+    """All figures of a group by name; those of a model as a whole stand with all labels."""
     ranking, flagged = group.ranking, group.flagged
+    interval = ranking.auroc_interval
     row: dict[str, Any] = {
         "model": group.model,
         "label": group.label,
@@ -52,6 +60,8 @@ def _row(group: Group, pixels: PixelResult | None) -> dict[str, Any]:
         "num_abnormal": ranking.num_abnormal,
         "anomaly_ratio": ranking.anomaly_ratio,
         "auroc": ranking.auroc,
+        "auroc_low": interval and interval.low,
+        "auroc_high": interval and interval.high,
         "auroc_chance": CHANCE_AUROC,
         "aupr": ranking.aupr,
         "aupr_chance": ranking.anomaly_ratio,
@@ -66,19 +76,49 @@ def _row(group: Group, pixels: PixelResult | None) -> dict[str, Any]:
         "recall_chance": ALPHA,
         "reason": ranking.reason,
     }
-    whole = pixels if group.label is None else None
-    if pixels is not None:
-        row |= {
-            "pixel_auroc": whole and whole.auroc,
-            "pixel_auroc_chance": CHANCE_AUROC,
-            "aupro": whole and whole.aupro,
-            "aupro_chance": CHANCE_AUPRO,
-            "pixel_reason": whole and whole.reason,
-        }
+    is_whole = group.label is None
+    standing = next((one for one in result.standings if one.model == group.model), None)
+    row |= _standing(standing if is_whole else None)
+    if group.model in result.pixels:
+        row |= _pixels(result.pixels[group.model] if is_whole else None)
+    if group.model in result.cheapest:
+        row |= _cost(result.cheapest[group.model] if is_whole else None)
     return row
 
 
-def _write_for_people(result: Evaluation, out: TextIO) -> None:
+def _standing(standing: Standing | None) -> dict[str, Any]:
+    behind, over = (standing.behind, standing.over_trivial) if standing else (None, None)
+    return {
+        "auroc_behind_best": behind and behind.value,
+        "auroc_behind_best_low": behind and behind.interval.low,
+        "auroc_behind_best_high": behind and behind.interval.high,
+        "auroc_over_brightness": over and over.value,
+        "auroc_over_brightness_low": over and over.interval.low,
+        "auroc_over_brightness_high": over and over.interval.high,
+    }
+
+
+def _pixels(pixels: PixelResult | None) -> dict[str, Any]:
+    return {
+        "pixel_auroc": pixels and pixels.auroc,
+        "pixel_auroc_chance": CHANCE_AUROC,
+        "aupro": pixels and pixels.aupro,
+        "aupro_chance": CHANCE_AUPRO,
+        "pixel_reason": pixels and pixels.reason,
+    }
+
+
+def _cost(cheapest: CheapestThreshold | None) -> dict[str, Any]:
+    return {
+        "cost_threshold": cheapest and cheapest.threshold,
+        "cost_per_image": cheapest and cheapest.cost,
+        "cost_per_image_elsewhere": cheapest and cheapest.cost_elsewhere,
+        "cost_flag_nothing": cheapest and cheapest.flag_nothing,
+        "cost_flag_everything": cheapest and cheapest.flag_everything,
+    }
+
+
+def _write_for_people(result: Evaluation, cost: str | None, out: TextIO) -> None:
     """For each model the ranking, then what p < 0.05 flags; baselines in brackets."""
     for model in dict.fromkeys(group.model for group in result.groups):
         groups = [group for group in result.groups if group.model == model]
@@ -90,11 +130,17 @@ def _write_for_people(result: Evaluation, out: TextIO) -> None:
                 write_lines([""], out)
         if model in result.pixels:
             write_lines([_pixel_line(result.pixels[model]), ""], out)
+        if model in result.cheapest:
+            write_lines([_cost_line(result.cheapest[model], cost), ""], out)
+    if result.findings:
+        write_lines([*(f"{finding}." for finding in result.findings), ""], out)
     write_lines(
         [
-            f"In brackets: what a detector without skill reaches. Best F1 is at an oracle's "
-            f"threshold, and its baseline flags everything. p < {ALPHA} needs no labels: of normal "
-            f"images like those of the calibration it flags at most {ALPHA:.0%}."
+            f"In brackets: what a detector without skill reaches. 95%: the interval that holds the "
+            f"true AUROC 95 times of 100. Best F1 is at an oracle's threshold, and its baseline "
+            f"flags everything. "
+            f"p < {ALPHA} needs no labels: of normal images like those of the calibration it flags "
+            f"at most {ALPHA:.0%}."
         ],
         out,
     )
@@ -103,7 +149,7 @@ def _write_for_people(result: Evaluation, out: TextIO) -> None:
 def _ranking_cells(group: Group) -> dict[str, str | int]:
     ranking = group.ranking
     cells: dict[str, str | int] = {
-        "abnormal label": _name(group),
+        "label": _name(group),
         "images": ranking.num,
         "abnormal": f"{ranking.num_abnormal:,} ({_percent(ranking.anomaly_ratio)})",
     }
@@ -111,6 +157,7 @@ def _ranking_cells(group: Group) -> dict[str, str | int]:
         return cells | {"AUROC, AUPR, F1": ranking.reason}
     return cells | {
         "AUROC": _beside(ranking.auroc, CHANCE_AUROC),
+        "95%": _short(ranking.auroc_interval),
         "AUPR": _beside(ranking.aupr, ranking.anomaly_ratio),
         "best F1": _beside(ranking.best_f1, ranking.flag_everything_f1),
     }
@@ -135,12 +182,31 @@ def _name(group: Group) -> str:
 
 def _pixel_line(pixels: PixelResult) -> str:
     if pixels.reason is not None:
-        return f"pixels of {pixels.num_images:,} images: {pixels.reason}"
+        return f"pixels: {pixels.reason}"
     return (
         f"pixels of {pixels.num_images:,} images, {pixels.num_regions:,} defects on "
         f"{_percent(pixels.pixel_ratio)} of the area: AUROC {_beside(pixels.auroc, CHANCE_AUROC)}, "
         f"AUPRO {_beside(pixels.aupro, CHANCE_AUPRO)}"
     )
+
+
+def _cost_line(cheapest: CheapestThreshold, prices: str | None) -> str:
+    elsewhere = (
+        "too few images to say what it costs on others"
+        if cheapest.cost_elsewhere is None
+        else f"{cheapest.cost_elsewhere:.3g} on images it was not chosen with"
+    )
+    return (
+        f"at cost {prices}: score >= {cheapest.threshold:.6g} costs {cheapest.cost:.3g} an image "
+        f"on these, {elsewhere}; flagging nothing {cheapest.flag_nothing:.3g}, everything "
+        f"{cheapest.flag_everything:.3g}"
+    )
+
+
+def _short(interval: Interval | None) -> str:
+    if interval is None:
+        return "–"
+    return "–".join(f"{end:.2f}".removeprefix("0") for end in (interval.low, interval.high))
 
 
 def _beside(value: float | None, baseline: float | None) -> str:

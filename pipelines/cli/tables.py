@@ -54,14 +54,22 @@ def evaluate(
     pixels: Annotated[
         bool, typer.Option("--pixels", help="Also pixel AUROC and AUPRO, where masks exist.")
     ] = False,
+    brightness: Annotated[
+        bool | None,
+        typer.Option(help="Compare with the images' brightness. Default: if few and local."),
+    ] = None,
+    cost: Annotated[
+        str | None,
+        typer.Option(metavar="FP:FN", help="Prices of a false alarm and a miss, such as 1:20."),
+    ] = None,
 ) -> None:
-    """Measure detection, each figure beside its trivial baseline.
+    """Measure detection, models best first, each figure beside its trivial baseline.
 
     Example: ganad evaluate scores
     """
     from pipelines.cli.evaluate import evaluate as run
 
-    run(table, labels=labels, format=format_, pixels=pixels)
+    run(table, labels=labels, format=format_, pixels=pixels, brightness=brightness, cost=cost)
 
 
 @stops_promptly

@@ -1,12 +1,16 @@
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from ganad.archive.manifest import write_manifest
-from ganad.errors import ArchiveError, ModelError
-from ganad.evaluation.evaluate import at_image_size, evaluate, read_mask
+from ganad.errors import ArchiveError, ModelError, NoMapsError
+from ganad.evaluation.evaluate import evaluate
 from ganad.evaluation.metrics import PixelMetrics
+from ganad.evaluation.pixels import at_image_size, read_mask
+from ganad.evaluation.thresholds import Prices
 from ganad.scores.table import ScoreTable
 from tests.ganad.scores.make_table import (
     MODEL,
@@ -37,8 +41,59 @@ def test_all_images_first_then_each_label_against_all_normals(tmp_path):
 def test_every_model_is_measured(tmp_path):
     rows = {MODEL: make_rows(), OTHER: make_rows(seed=1)}
     result = evaluate(ScoreTable(write_table(str(tmp_path / "t"), rows)))
-    assert [group.model for group in result.groups] == [MODEL] * 3 + [OTHER] * 3
-    assert result.groups[0].ranking.auroc != result.groups[3].ranking.auroc
+    assert [group.model for group in result.groups] == [OTHER] * 3 + [MODEL] * 3
+    assert result.groups[0].ranking.auroc > result.groups[3].ranking.auroc  # the best comes first
+
+
+def test_models_are_compared_on_the_same_images_in_plain_words(tmp_path):
+    noise = np.random.default_rng(0).normal(size=300)
+    good = make_rows(num=300, num_failed=0)
+    chance = [row | {"score": float(x)} for row, x in zip(good, noise, strict=True)]
+    twin = [row | {"score": row["score"] + 0.01} for row in good[5:]]
+    rows = {"a-chance": chance, "b-twin": twin, "c-good": good}
+    result = evaluate(ScoreTable(write_table(str(tmp_path / "t"), rows)))
+    assert [one.model for one in result.standings][-1] == "a-chance"
+    best, twin, worst = result.standings
+    assert best.behind is None
+    assert worst.behind.is_clear
+    whole = [group.ranking.auroc for group in result.groups if group.label is None]
+    assert worst.behind.value == pytest.approx(whole[0] - whole[-1], abs=0.01)  # five images fewer
+    text = " ".join(result.findings)
+    assert re.search(r"a-chance is no better than chance: its AUROC is 0\.\d+ \(", text)
+    assert f"{twin.model} and {best.model} cannot be told apart on these images" in text
+    assert "c-good is no better" not in text
+
+
+def test_a_model_that_only_sees_brightness_is_told_so(image_folder, tmp_path):
+    folder = str(tmp_path / "t")
+    manifest = write_manifest([str(image_folder / "test")], f"{folder}/_manifest")
+    place = {"uri": manifest.uri, "digest": manifest.digest, "images": manifest.num_images}
+    rows = rows_of(manifest)
+    for row in rows:
+        row["score"] = -float(np.asarray(Image.open(row["uri"]).convert("L")).mean())
+    perfect = [row | {"score": float(row["abnormal"])} for row in rows]
+    write_table(folder, {"dark-1": rows, "perfect-1": perfect}, manifest=place)
+    result = evaluate(ScoreTable(folder))
+    text = " ".join(result.findings)
+    assert "dark-1 is no better than the brightness of the images: the trivial detector 'dark'" in (
+        text
+    )
+    assert result.standings[-1].over_trivial.value == pytest.approx(0)
+    assert "not compared" not in " ".join(result.notes)
+    unasked = evaluate(ScoreTable(folder), brightness=False)
+    assert "brightness" not in " ".join([*unasked.findings, *unasked.notes])
+
+
+def test_images_that_are_gone_have_no_brightness(tmp_path):
+    result = evaluate(ScoreTable(small_table(tmp_path)), brightness=True)
+    assert "brightness of the images, which are gone" in " ".join(result.notes)
+    assert result.standings[0].over_trivial is None
+
+
+def test_prices_choose_a_threshold(tmp_path):
+    result = evaluate(ScoreTable(small_table(tmp_path)), prices=Prices(1, 20))
+    found = result.cheapest[MODEL]
+    assert found.cost <= min(found.flag_nothing, found.flag_everything)
 
 
 def test_one_abnormal_label_is_not_repeated(tmp_path):
@@ -114,8 +169,8 @@ def test_images_that_cannot_be_compared_are_counted(table, image_folder, tmp_pat
 
     result = evaluate(ScoreTable(folder), pixels=True, provider=one_without)
     notes = " ".join(result.notes)
-    assert "not in the pixel figures: 3 images of defects that no mask shows" in notes
-    assert "not in the pixel figures: 1 image without a map" in notes
+    assert "not in the pixel figures: 3 images of defects that have no readable mask" in notes
+    assert "not in the pixel figures: 1 image that cannot be fetched any more" in notes
     assert result.pixels[MODEL].num_images == 12
 
 
@@ -126,7 +181,16 @@ def test_no_masks_at_all_give_a_reason(table, tmp_path):
     ]
     folder = write_table(str(tmp_path / "u"), {MODEL: rows}, manifest=table.run["manifest"])
     result = evaluate(ScoreTable(folder), pixels=True, provider=dark)
-    assert result.pixels[MODEL].reason == "no abnormal pixels in the masks"
+    assert result.pixels[MODEL].reason == "no abnormal image has a mask"
+
+
+def test_a_model_without_maps_is_known_before_any_image_is_fetched(table, monkeypatch):
+    def without(table, model):
+        raise NoMapsError(f"{model} makes no heat maps")
+
+    monkeypatch.setattr("ganad.evaluation.labelled.Labelled.rows", None)
+    result = evaluate(table, pixels=True, brightness=False, provider=without)
+    assert result.pixels[MODEL].reason == f"{MODEL} makes no heat maps"
 
 
 def test_pixels_need_the_model(table):
@@ -143,7 +207,7 @@ def test_masks_of_any_brightness_are_read(tmp_path, brightest):
     Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / "mask.png")
     assert not read_mask(str(tmp_path / "mask.png")).any()
     (tmp_path / "mask.png").write_bytes(b"nothing")
-    with pytest.raises(ArchiveError, match="is no mask"):
+    with pytest.raises(ArchiveError, match="is not a mask"):
         read_mask(str(tmp_path / "mask.png"))
 
 
