@@ -8,6 +8,7 @@
   x ModelError             a folder is not a saved model, or its files do not belong together
     x NoMapsError          a model makes no anomaly maps
   x Mismatch               an output folder holds the work of another model, config or manifest
+  x EngineError            an engine cannot compile or run a detector
   x TrainingError          training cannot start or go on (abnormal labels, NaN, collapse)
   x TableError             a folder is not a score table
     x QueryError           the SQL over a score table is wrong
@@ -47,6 +48,10 @@ class NoMapsError(ModelError):
 
 class Mismatch(GanadError):
     """An output folder holds the work of another model, config or manifest."""
+
+
+class EngineError(GanadError):
+    """An engine cannot compile or run a detector."""
 
 
 class TrainingError(GanadError):

@@ -101,6 +101,10 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
+Engine = Callable[[Tensor, Sequence[str], bool], BatchScores]
+"""Takes what Detector.score_batch takes, and gives what it gives."""
+
+
 class Detector(nn.Module, Generic[ConfigT]):
     """A config plus networks, and a score that depends on the model and one image alone.
 
@@ -124,6 +128,8 @@ class Detector(nn.Module, Generic[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         super().__init__()
         self.config = config
+        self.engine: Engine | None = None
+        """Runs score_batch in a compiled form; see ganad.engines."""
 
     @classmethod
     def initialized(cls, config: ConfigT) -> Self:
@@ -222,6 +228,7 @@ class Detector(nn.Module, Generic[ConfigT]):
     ) -> Scores:
         """Score uint8 images of the size that the networks see (n, c, s, s), n >= 1, any n."""
         names = list(ids) if ids is not None else [""] * len(images)
+        run = self.engine or self.score_batch
         parts = []
         with self.scoring():
             for start in range(0, len(images), self.scoring_batch):
@@ -229,7 +236,7 @@ class Detector(nn.Module, Generic[ConfigT]):
                 batch, num = fixed(images[start:end], self.scoring_batch)
                 batch_names = names[start:end]
                 batch_names += batch_names[-1:] * (len(batch) - num)
-                parts.append(self.score_batch(batch, batch_names, maps).head(num))
+                parts.append(run(batch, batch_names, maps).head(num))
         return Scores.concatenate(parts)
 
 

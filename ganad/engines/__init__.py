@@ -1,0 +1,1 @@
+"""Engines: compiled forms of a detector's forward pass. Detectors do not know of them."""
