@@ -109,7 +109,7 @@ def write_manifest(
         raise
     digest = writer.digest.hexdigest()
     manifest = Manifest(
-        id=start.id,
+        id=_id_of_the_same(folder, digest, writer.parts) or start.id,
         sources=absolute,
         images=writer.num_images,
         digest=digest,
@@ -128,6 +128,17 @@ def write_manifest(
     write_record(storage.join(folder, NAME), manifest)
     _tidy(folder, set(replaced) - {name for name, _ in writer.parts})
     return open_manifest(out)
+
+
+def _id_of_the_same(folder: str, digest: str, parts: Sequence[tuple[str, int]]) -> str:
+    """The id of the manifest that is replaced, if it lists the same images cut into the same parts:
+    what was begun with it goes on with the new one."""
+    with suppress(ManifestError):
+        replaced = open_manifest(folder)
+        before, now = ([num for _, num in files] for files in (replaced.files, parts))
+        if replaced.digest == digest and before == now:
+            return replaced.id
+    return ""
 
 
 @dataclass

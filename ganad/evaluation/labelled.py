@@ -17,7 +17,6 @@ from ganad.archive.manifest import open_manifest
 from ganad.errors import ArchiveError, ConfigError, TableError
 from ganad.scores.refetch import calibration_of
 from ganad.scores.table import ScoreTable
-from ganad.storage import files as storage
 
 _PLACE = "image_id, uri, member, name, width, height, mask, abnormal"
 
@@ -162,8 +161,7 @@ class Labelled:
 
     @cached_property
     def _manifest_uri(self) -> str:
-        manifest = (self.table.run or {}).get("manifest", {})
-        return str(manifest.get("uri") or storage.join(self.table.uri, "_manifest"))
+        return self.table.manifest_uri
 
     def _use_csv(self, labels: str) -> None:
         rows = _read_csv(labels)
@@ -201,7 +199,7 @@ class Labelled:
                 f"{row['model']}, left out: {images(row['n'])} without a score, "
                 f"{row['num_abnormal']:,} of them abnormal"
             )
-        if self.table.run is None:
+        if self.table.unfinished:
             self.notes.append("the run has not finished, so images are missing")
         for model in self.table.models:
             self._note_calibration(model)

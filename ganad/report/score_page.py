@@ -79,7 +79,7 @@ def gather(table: ScoreTable, num_worst: int, model: str | None, provider: Provi
             ],
             failures=failures[:_FAILURES_SHOWN],
             num_other_failures=sum(row["num"] for row in failures[_FAILURES_SHOWN:]),
-            run=table.run or {},
+            run=table.last_run.model_dump(mode="json") if table.last_run else {},
             made_at=datetime.now(UTC).isoformat(sep=" ", timespec="minutes"),
         )
     finally:
@@ -147,10 +147,10 @@ def _model_page(
 
 
 def _config(table: ScoreTable, model: str) -> str | None:
-    for one in (table.run or {}).get("models", []):
-        if one.get("model") == model and one.get("config"):
-            return json.dumps(one["config"], indent=2, ensure_ascii=False)
-    return None
+    run = table.runs.get(model)
+    if run is None or not run.config:
+        return None
+    return json.dumps(run.config, indent=2, ensure_ascii=False)
 
 
 def _failures(session: Session) -> list[dict[str, Any]]:

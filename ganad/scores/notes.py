@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ganad.errors import TableError
+from ganad.scores.files import ScoreFile
 from ganad.scores.sql import SAME_COMMAND
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
@@ -43,20 +44,19 @@ def read_notes(table: ScoreTable) -> list[dict[str, Any]]:
     """The notes of all parts, with their `part` and `model`; reads footers, no rows. Parts that
     have none are left out. Raises ArchiveError."""
     with ThreadPoolExecutor(16) as pool:
-        found = pool.map(lambda item: _read(item[0], item[1].uri), table.parts.items())
+        found = pool.map(_read, table.parts.values())
         return [note for note in found if note is not None]
 
 
-def _read(part: str, uri: str) -> dict[str, Any] | None:
+def _read(file: ScoreFile) -> dict[str, Any] | None:
     try:
-        with translated(uri), storage.open_input(uri) as file:
-            metadata = pq.ParquetFile(file).schema_arrow.metadata or {}
+        with translated(file.uri), storage.open_input(file.uri) as source:
+            metadata = pq.ParquetFile(source).schema_arrow.metadata or {}
     except pa.ArrowException:
-        raise TableError(f"{uri} cannot be read: {SAME_COMMAND}") from None
+        raise TableError(f"{file.uri} cannot be read: {SAME_COMMAND}") from None
     if _KEY not in metadata:
         return None
-    folder, _, name = part.partition("/")
-    return {**json.loads(metadata[_KEY]), "part": name, "model": folder.removeprefix("model=")}
+    return {**json.loads(metadata[_KEY]), "part": file.name, "model": file.model}
 
 
 def summary(notes: Sequence[Note]) -> dict[str, Any]:

@@ -25,12 +25,11 @@ Provider = Callable[[ScoreTable, str], MapImages]
 
 
 def model_path(table: ScoreTable, model_id: str) -> str:
-    """Where the run found this model. Raises ModelError if the table does not say."""
-    for model in (table.run or {}).get("models", []):
-        if model.get("model") == model_id and model.get("path"):
-            return str(model["path"])
+    """Where the run loaded this model from. Raises ModelError if the table does not say."""
+    if model_id in table.runs:
+        return table.runs[model_id].path
     raise ModelError(
-        f"{table.typed} does not say where {model_id} lies, for its run has not finished: "
+        f"{table.typed} does not say where {model_id} is (its run has not finished): "
         f"run the same ganad score again"
     )
 
@@ -110,7 +109,7 @@ def _places(table: ScoreTable, rows: Sequence[Row]) -> list[dict[str, Any] | Non
 
 def _members(table: ScoreTable, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     try:
-        manifest = open_manifest(str((table.run or {})["manifest"]["uri"]))
+        manifest = open_manifest(table.manifest_uri)
         # Rows of one tar lie together, so the condition on uri skips most row groups unread.
         wanted = pc.field("uri").isin(list({row["uri"] for row in rows})) & pc.field(
             "image_id"
@@ -119,6 +118,6 @@ def _members(table: ScoreTable, rows: Sequence[Row]) -> dict[str, dict[str, Any]
         found = pa.concat_tables(
             storage.read_table(part.uri, columns, wanted) for part in manifest.parts
         )
-    except (KeyError, ArchiveError, OSError):
+    except (ArchiveError, OSError):
         return {}
     return {row["image_id"]: row for row in found.to_pylist()}

@@ -1,25 +1,22 @@
 """The score table: Parquet parts by model, one row per image and model, and SQL over them.
 
-TABLE/job.json                          which models score which images; written first
-TABLE/model=<detector>-<digest>/part-*.parquet
-TABLE/run.json                          command, counts, versions, timings; written last
+Its files are listed in ganad.scores.files.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from ganad.errors import TableError
+from ganad.scores.files import JOB, MANIFEST, OLD_JOB, ScoreFile, list_files, list_models, live
 from ganad.scores.partfiles import PartFile, PartFiles
+from ganad.scores.records import Counts, Run, read_runs
 from ganad.scores.sql import Session, shortened
 from ganad.storage import files as storage
-from ganad.storage import s3
 from ganad.storage.database import Limits
 
 SCHEMA = pa.schema(
@@ -43,49 +40,63 @@ SCHEMA = pa.schema(
 """Columns of a part. `model` is added from the folder's name when reading."""
 COLUMNS = (*SCHEMA.names, "model")
 
-_MODEL = "model="
-_PART = re.compile(r"part-.+\.parquet")
-
 
 class ScoreTable:
     """A score table as it is now: the parts finished so far, local or on S3.
 
-    Raises TableError unless the folder is a score table with at least one finished part.
+    models: leave out those of other models. Raises TableError unless the folder is a score table
+    with at least one finished part.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, models: Collection[str] | None = None) -> None:
         self.typed = uri
         self.uri = storage.absolute(uri)
-        self.parts = dict(sorted(_list_parts(self.uri)))
-        """Path inside the table -> file. Writers rename a part into place when it is whole."""
-        self.models = sorted({part.split("/")[0].removeprefix(_MODEL) for part in self.parts})
+        files = live(list_files(self.uri))
+        self.parts = {f.path: f for f in files if models is None or f.model in models}
+        """Path inside the table -> file."""
+        self.models = sorted({file.model for file in self.parts.values()})
         if not self.parts:
             raise TableError(self._why_empty())
 
     def _why_empty(self) -> str:
         if not storage.exists(self.uri):
             return f"{self.typed} does not exist: give a folder that ganad score wrote"
-        has_folder = any(name.startswith(_MODEL) for name in storage.list_folders(self.uri))
-        if has_folder or storage.exists(storage.join(self.uri, "job.json")):
+        begun = {JOB, OLD_JOB} & set(storage.list_names(self.uri))
+        if begun or list_models(self.uri):
             return (
                 f"{self.typed} has no finished parts yet: wait for ganad score, "
                 f"or run the same command again to go on"
             )
         return (
-            f"{self.typed} is no score table, for it holds no folder model=…: "
+            f"{self.typed} is not a score table (it holds no folder model=…): "
             f"give a folder that ganad score wrote"
         )
 
     @cached_property
-    def run(self) -> dict[str, Any] | None:
-        """run.json; None while the run has not finished."""
-        uri = storage.join(self.uri, "run.json")
-        if not storage.exists(uri):
+    def runs(self) -> dict[str, Run]:
+        """The last run of each model, also of one that has not finished. Raises TableError."""
+        return read_runs(self.uri)
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Models that have not scored every image yet."""
+        models = {*self.models, *self.runs}
+        return sorted(m for m in models if m not in self.runs or not self.runs[m].finished)
+
+    @property
+    def manifest_uri(self) -> str:
+        """Where the list of the images is."""
+        run = next((run for run in self.runs.values() if run.manifest is not None), None)
+        if run is None or run.manifest is None:
+            return storage.join(self.uri, MANIFEST)
+        return run.manifest.uri
+
+    @property
+    def last_run(self) -> Run | None:
+        """The run that finished last; None while one has not finished."""
+        if self.unfinished:
             return None
-        run = storage.read_json(uri)
-        if not isinstance(run, dict):
-            raise TableError(f"{self.typed}/run.json is no object: run the same ganad score again")
-        return run
+        return max(self.runs.values(), key=lambda run: run.finished_at or run.started_at)
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """An in-memory DuckDB with the view `scores` over all parts; see
@@ -94,7 +105,8 @@ class ScoreTable:
 
     def session(self, limits: Limits | None = None) -> Session:
         """A connection whose errors are sentences; close it after use."""
-        return Session(self.typed, self.parts, COLUMNS, limits)
+        parts = {path: PartFile(file.uri, file.size) for path, file in self.parts.items()}
+        return Session(self.typed, parts, COLUMNS, limits)
 
     def query(self, sql: str, typed: str | None = None) -> pa.Table:
         """The result of one SELECT over the view `scores`, in memory.
@@ -150,15 +162,15 @@ class ScoreTable:
         ).to_pylist()
         return {row["error"]: row["num"] for row in rows}
 
-    def files_with_errors(self) -> list[str]:
-        """URIs of the parts in which an image has an error."""
+    def files_with_errors(self) -> list[ScoreFile]:
+        """The parts in which an image has an error."""
         rows = self.query("SELECT DISTINCT filename FROM parts WHERE error IS NOT NULL")
-        names = map(PartFiles.name, rows["filename"].to_pylist())
-        return sorted(self.parts[name].uri for name in names)
+        names = {PartFiles.name(name) for name in rows["filename"].to_pylist()}
+        return [file for path, file in self.parts.items() if path in names]
 
-    def check_counts(self, counts: dict[str, dict[str, int]] | None = None) -> list[str]:
+    def check_counts(self, counts: Mapping[str, Mapping[str, int]] | None = None) -> list[str]:
         """What is wrong with the table, in sentences; empty when every image is there once and
-        the counts are those of run.json. counts: of counts(), where they are known already."""
+        the counts are those of its runs. counts: those of counts(), if they are known already."""
         counts = self.counts() if counts is None else counts
         problems = [
             f"{model}: {count['in']:,} rows for {count['distinct']:,} images, so some image is "
@@ -172,36 +184,27 @@ class ScoreTable:
             for model, count in counts.items()
             if count["in"] != count["scored"] + count["failed"]
         ]
-        if self.run is None:
-            return [*problems, "the run has not finished: the same ganad score goes on with it"]
-        expected = self.run.get("counts", {})
-        for model in sorted({*expected, *counts}):
-            said, found = (
-                tuple(both.get(model, {}).get(key, 0) for key in ("in", "scored", "failed"))
-                for both in (expected, counts)
-            )
-            if said != found:
+        for model in self.unfinished:
+            problems.append(f"{model} has not finished: the same ganad score goes on with it")
+        finished = {model: run for model, run in sorted(self.runs.items()) if run.finished}
+        most = max((run.counts.get("in", 0) for run in finished.values()), default=0)
+        for model, run in finished.items():
+            problems += _difference(model, run.counts, counts.get(model, {}))
+            if run.counts.get("in", 0) < most:
                 problems.append(
-                    f"{model}: {found[0]:,} rows ({found[1]:,} scored, {found[2]:,} failed) where "
-                    f"run.json says {said[0]:,} ({said[1]:,} scored, {said[2]:,} failed)"
+                    f"{model} has {run.counts.get('in', 0):,} of {most:,} images, because the "
+                    f"archive has grown: run ganad score with it again"
                 )
         return problems
 
 
-def _list_parts(table: str) -> Iterator[tuple[str, PartFile]]:
-    """On S3 by the listing's pages of a thousand keys, which hold the sizes too."""
-    if storage.is_remote(table):
-        _, prefix = s3.split_key(table)
-        for files, _ in s3.pages(table, start=_MODEL):
-            for key, size in files:
-                part = key.removeprefix(prefix).lstrip("/")
-                folder, _, name = part.rpartition("/")
-                if "/" not in folder and _PART.fullmatch(name):
-                    yield part, PartFile(storage.join(table, part), size)
-        return
-    for folder in storage.list_folders(table):
-        if folder.startswith(_MODEL):
-            for name in storage.list_names(storage.join(table, folder)):
-                uri = storage.join(table, folder, name)
-                if _PART.fullmatch(name):
-                    yield f"{folder}/{name}", PartFile(uri, storage.size_of(uri) or 0)
+def _difference(model: str, stored: Counts, found: Mapping[str, int]) -> list[str]:
+    said, here = (
+        [counts.get(key, 0) for key in ("in", "scored", "failed")] for counts in (stored, found)
+    )
+    if said == here:
+        return []
+    return [
+        f"{model}: {here[0]:,} rows ({here[1]:,} scored, {here[2]:,} failed) where its run counted "
+        f"{said[0]:,} ({said[1]:,} scored, {said[2]:,} failed)"
+    ]

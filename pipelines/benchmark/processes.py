@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ganad.errors import GanadError
+from ganad.scores.records import read_runs
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,9 @@ def score(
         seconds, peak = command(
             ["score", model, source, "--out", str(table), "--workers", str(workers)]
         )
-    run = json.loads((table / "run.json").read_text())
-    (count,) = run["counts"].values()
-    assert (count["scored"], count["failed"]) == expected, count
-    periods = run["work"]["periods"]
+    (run,) = read_runs(str(table)).values()
+    assert (run.counts["scored"], run.counts["failed"]) == expected, run.counts
+    periods = run.work["periods"]
     working = sum(period["seconds"] for period in periods)
     rate = sum(expected) / working
     return ScoringJob(rate, _steady(periods), seconds - working, seconds, peak)

@@ -212,7 +212,7 @@ def score(
         return print_scoring(models, [source], out, workers=workers)
     from pipelines.score.run import score as run
 
-    result = run(
+    runs = run(
         models,
         [source],
         out,
@@ -221,10 +221,10 @@ def score(
         retry_failed=retry_failed,
         debug=debug,
     )
-    for model, count in result["counts"].items():
+    for model, done in runs.items():
         say(
-            f"{model}: {count['in']:,} images, {count['scored']:,} scored, "
-            f"{count['failed']:,} failed; in {out}"
+            f"{model}: {done.counts['in']:,} images, {done.counts['scored']:,} scored, "
+            f"{done.counts['failed']:,} failed; in {out}"
         )
     return None
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from ganad.detectors import DETECTORS, configure, describe
 from ganad.errors import ConfigError
 from ganad.saved import read_saved
+from ganad.scores.files import JOB, OLD_JOB
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
 from pipelines.cli.show_table import lines_of_table
@@ -33,7 +34,7 @@ def show(folder: str) -> None:
     """Print the essentials of a saved model or of a score table, also of an unfinished one."""
     uri = storage.absolute(folder)
     names = storage.list_names(uri)
-    is_table = "job.json" in names and "training" not in names
+    is_table = {JOB, OLD_JOB} & set(names) and "training" not in names
     if is_table or any(name.startswith("model=") for name in names):
         lines = lines_of_table(ScoreTable(folder))
     else:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ganad.archive.manifest import open_manifest
+from ganad.errors import ArchiveError
 from ganad.scores.notes import kind_of, kinds_of, read_notes, summary
+from ganad.scores.records import Run
 from ganad.scores.table import ScoreTable
-from ganad.storage import files as storage
 from pipelines.console.progress import duration
 
 Line = tuple[str, str]
@@ -19,39 +21,44 @@ WORTH_SAYING = 1.5
 
 def lines_of_table(table: ScoreTable) -> list[Line]:
     """Lines for people. Reads the table as it is now, so it can be asked while a job runs."""
-    run = table.run or {}
     counts = table.counts()
     work = summary(read_notes(table))
     return [
         ("table", table.uri),
-        *_state(table, run, counts),
+        *_state(table, counts),
         *_models(counts),
         *_failures(table.failures()),
         *_stages(work),
         *_periods(work),
         *_slowest(work),
-        *_retried(work, run),
+        *_retried(work, table.last_run),
     ]
 
 
-def _state(table: ScoreTable, run: Mapping[str, Any], counts: dict[str, Any]) -> Iterator[Line]:
-    job = storage.join(table.uri, "job.json")
-    said = storage.read_json(job) if storage.exists(job) else {}
-    if run:
-        yield "state", f"finished at {run['finished_at']}"
-        yield "source", str(run["manifest"]["uri"])
-        yield "command", " ".join(map(str, run["command"]))
-    else:
-        done = min(count["in"] for count in counts.values())
-        expected = said.get("images")
-        if "first_part" in said:  # its images are not all known yet
-            state = f"{done:,} images so far, listing goes on; the same ganad score goes on with it"
-        else:
-            of = f" of {expected:,}" if expected else ""
-            state = f"{done:,}{of} images; the same ganad score goes on with it"
-        yield "state", f"unfinished: {state}"
-    for problem in table.check_counts(counts) if run else ():
-        yield "wrong", problem
+def _state(table: ScoreTable, counts: Mapping[str, Mapping[str, int]]) -> Iterator[Line]:
+    run = table.last_run
+    if run is not None:
+        yield "state", f"finished at {run.finished_at}"
+        yield "source", table.manifest_uri
+        yield "command", " ".join(run.command)
+        yield from (("wrong", problem) for problem in table.check_counts(counts))
+        return
+    total = _num_images(table)
+    for model in table.unfinished:
+        done = counts[model]["in"] if model in counts else 0
+        images = f"{done:,} images so far, listing goes on"
+        if total is not None:
+            images = f"{done:,} of {total:,} images"
+        name = f"{model}, " if len({*table.models, *table.runs}) > 1 else ""
+        yield "state", f"unfinished: {name}{images}; the same ganad score goes on with it"
+
+
+def _num_images(table: ScoreTable) -> int | None:
+    """None while they are listed, or if the manifest is gone."""
+    try:
+        return open_manifest(table.manifest_uri).num_images
+    except ArchiveError:
+        return None
 
 
 def _models(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Line]:
@@ -102,10 +109,10 @@ def _slowest(work: Mapping[str, Any]) -> Iterator[Line]:
         )
 
 
-def _retried(work: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[Line]:
+def _retried(work: Mapping[str, Any], run: Run | None) -> Iterator[Line]:
     for reason, num in work.get("retries", {}).items():
         yield "retried", f"{num:,} fetches: {reason}"
     if work.get("restarts"):
         yield "retried", f"{work['restarts']:,} workers died and were started again"
-    if again := run.get("timings", {}).get("parts_scored_again"):
-        yield "retried", f"{again:,} parts with errors were scored again by the last run"
+    if run is not None and (num := run.timings.get("images_retried")):
+        yield "retried", f"{num:,} images with errors were scored again by the last run"

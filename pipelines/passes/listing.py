@@ -74,6 +74,8 @@ class BackgroundListing:
         """The manifest before the listing began."""
         self.id = secrets.token_hex(8)
         """That of the manifest; a refresh keeps it."""
+        self.uri = storage.absolute(keep_at)
+        """Where the manifest is, or will be."""
         self._parts: list[Part] = []
         self._manifest: Manifest | None = None
         self._error: BaseException | None = None
@@ -86,7 +88,7 @@ class BackgroundListing:
         if _names_a_manifest(sources):
             self._manifest = open_manifest(sources[0])
             self._parts = list(self._manifest.parts)
-            self.id = self._manifest.id
+            self.id, self.uri = self._manifest.id, self._manifest.uri
             return
         self.before = open_manifest(keep_at) if is_manifest(keep_at) else None
         previous = self.before or read_unfinished(keep_at)

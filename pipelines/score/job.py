@@ -1,75 +1,59 @@
-"""job.json of a score table: which models score which images, and how these are cut into units.
-
-While its images are still being listed it names the first part of their manifest, in whose name is
-chance; afterwards the manifest's digest and its images.
-"""
+"""Checks that a score table is the one that a command means, before anything is scored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from ganad.archive.manifest import Manifest
-from ganad.errors import TableError
-from ganad.storage import files as storage
-from pipelines.passes.claim import claim
+from ganad.errors import Mismatch, TableError
+from ganad.scores.files import list_models
+from ganad.scores.records import Job, OldJob, read_job, read_old_job, read_runs, replace_old
 from pipelines.passes.listing import BackgroundListing
 
-_REMEDY = (
-    "give a fresh --out, or the models and source that the table was begun with (a manifest grows "
-    "by ganad index --refresh)"
-)
 
+def find_job(table: str, typed: str, ids: Sequence[str], archive: BackgroundListing) -> Job | None:
+    """The job of the table; None for a new table. Call it when the first images are listed.
 
-def may_begin(table: str, before: Manifest | None) -> bool:
-    """Whether units may be scored before the listing has ended: where no other parts than those of
-    before, or of a listing that was cut off, can be the table's."""
-    job = _read(table)
-    if "manifest" not in job:
-        return True
-    return before is not None and job["manifest"] in (before.digest, *before.earlier)
-
-
-def claim_job(
-    table: str, typed: str, ids: Sequence[str], archive: BackgroundListing, rows: int
-) -> dict[str, Any]:
-    """What job.json says: written by the first run, checked by the later ones, completed when the
-    listing has ended. rows: of a unit, where the table has none yet.
-
-    Raises Mismatch if the table holds other work, TableError if nothing says what it holds.
+    ids: models that are to score. Raises Mismatch if the table holds other work, and TableError if
+    nothing says what it holds.
     """
-    before = _read(table)
-    if before:  # a resume cuts the units as the first run did
-        rows = int(before.get("rows_per_unit", rows))
-    elif any(name.startswith("model=") for name in storage.list_names(table)):
-        raise TableError(f"{typed} holds scores without a job.json: give a fresh --out")
-    manifest = archive.manifest
-    models = {"models": sorted(ids)}
-    if manifest is None and "manifest" in before:  # of which may_begin was sure
-        claim(table, "job.json", {**before, **models}, typed, _REMEDY)
-        return before
-    if manifest is None or "first_part" in before:
-        first = archive.parts[0].uri.rpartition("/")[2]
-        begun = {**models, "first_part": first, "rows_per_unit": rows}
-        claim(table, "job.json", begun, typed, _REMEDY)
-        if manifest is None:
-            return begun
-    job = {
-        **models,
-        "manifest": manifest.digest,
-        "images": manifest.num_images,
-        "rows_per_unit": rows,
-    }
-    # The parts of a manifest that grew begin with those of before, so the units do as well.
-    grown = before.get("manifest") in manifest.earlier
-    if "first_part" not in before:
-        theirs = {key: before[key] for key in ("manifest", "images")} if grown else {}
-        claim(table, "job.json", {**job, **theirs}, typed, _REMEDY)
-    if grown or "first_part" in before:
-        storage.write_json(storage.join(table, "job.json"), job)
+    job = read_job(table)
+    if job is None:
+        old = read_old_job(table)
+        if old is None:
+            if list_models(table):
+                raise TableError(f"{typed} holds scores without a _job.json: give a fresh --out")
+            return None
+        job = Job(manifest=_manifest_of(old, archive), rows_per_unit=old.rows_per_unit)
+    if job.manifest != archive.id:
+        raise Mismatch(
+            f"{typed} holds scores of other images (its manifest was {job.manifest}, now it is "
+            f"{archive.id}): give a fresh --out, or the source that the table was begun with (a "
+            f"manifest grows by ganad index --refresh)"
+        )
+    _check_models(table, typed, ids)
+    replace_old(table, job)
     return job
 
 
-def _read(table: str) -> dict[str, Any]:
-    uri = storage.join(table, "job.json")
-    return dict(storage.read_json(uri)) if storage.exists(uri) else {}
+def _check_models(table: str, typed: str, ids: Sequence[str]) -> None:
+    """Further models may join when those that are there have finished."""
+    runs = read_runs(table)
+    there = {*list_models(table), *runs}
+    unfinished = {model for model in there if model not in runs or not runs[model].finished}
+    if set(ids) - there and unfinished - set(ids):
+        raise Mismatch(
+            f"{typed} holds unfinished work of {', '.join(sorted(unfinished - set(ids)))}: finish "
+            f"it with the command that it was begun with, or give a fresh --out"
+        )
+
+
+def _manifest_of(old: OldJob, archive: BackgroundListing) -> str:
+    """The manifest's id, if an older table is about the same images."""
+    first = archive.parts[0].uri.rpartition("/")[2]
+    known = [manifest for manifest in (archive.manifest, archive.before) if manifest is not None]
+    digests = {digest for one in known for digest in (one.digest, *one.earlier)}
+    if old.first_part == first or old.manifest in digests:
+        return archive.id
+    if old.manifest is None:
+        return f"the one that begins with {old.first_part}"
+    return old.manifest

@@ -1,5 +1,6 @@
 """Real ganad processes that are watched, killed and read after."""
 
+import json
 import os
 import signal
 import subprocess
@@ -94,6 +95,12 @@ def scores(table: Path, key: str = "image_id") -> dict[str, float]:
     keys = rows[key].to_pylist()
     assert len(keys) == len(set(keys))
     return dict(zip(keys, rows["score"].to_pylist(), strict=True))
+
+
+def finished(table: Path) -> bool:
+    """Whether the run of every model has finished."""
+    found = [json.loads(path.read_text()) for path in table.glob("_runs/[!.]*.json")]
+    return bool(found) and all(run["finished_at"] for run in found)
 
 
 def family(driver: int) -> set[int]:

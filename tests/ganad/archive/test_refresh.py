@@ -30,6 +30,16 @@ def test_new_images_come_in_new_parts(photos, out):
     assert len(storage.list_names(out)) == 4
 
 
+def test_the_id_stays_for_as_long_as_the_first_images_do(photos, out):
+    source = photos("b.png")
+    first = write_manifest([source], out)
+    assert write_manifest([source], out).id == first.id  # the same images, listed again
+    photos("c.png")
+    assert write_manifest([source], out, refresh=True).id == first.id
+    photos("a.png")
+    assert write_manifest([source], out).id != first.id
+
+
 def test_nothing_new_changes_nothing(photos, out):
     source = photos("1.png", "2.png")
     first = write_manifest([source], out)

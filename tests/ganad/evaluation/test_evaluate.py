@@ -159,7 +159,8 @@ def test_images_that_cannot_be_compared_are_counted(table, image_folder, tmp_pat
     cracks[1]["mask"] = str(tmp_path / "gone.png")
     cracks[2]["mask"] = str(tmp_path / "empty.png")  # four of the magnetic tiles have such a mask
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "empty.png")
-    folder = write_table(str(tmp_path / "u"), {MODEL: rows}, manifest=table.run["manifest"])
+    place = {"uri": table.manifest_uri}
+    folder = write_table(str(tmp_path / "u"), {MODEL: rows}, manifest=place)
 
     def one_without(table, model):
         def map_images(rows):
@@ -179,7 +180,8 @@ def test_no_masks_at_all_give_a_reason(table, tmp_path):
         row | {"mask": None}
         for row in table.query("SELECT * EXCLUDE model FROM scores").to_pylist()
     ]
-    folder = write_table(str(tmp_path / "u"), {MODEL: rows}, manifest=table.run["manifest"])
+    place = {"uri": table.manifest_uri}
+    folder = write_table(str(tmp_path / "u"), {MODEL: rows}, manifest=place)
     result = evaluate(ScoreTable(folder), pixels=True, provider=dark)
     assert result.pixels[MODEL].reason == "no abnormal image has a mask"
 

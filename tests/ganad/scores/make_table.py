@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from ganad.calibration import Calibration
+from ganad.scores.files import ScoreFile
+from ganad.scores.records import ManifestFacts, Run, write_run
 from ganad.scores.table import SCHEMA
 from ganad.storage import files as storage
 
@@ -60,37 +61,29 @@ def rows_of(manifest):
 
 
 def write_table(folder, rows_by_model, *, part_rows=25, run=True, models=(), manifest=None):
-    """Write parts, then run.json; returns the folder as given."""
-    counts = {}
+    """Write parts, then the record of each model's run; returns the folder as given.
+
+    models: path and config of those that are not gone. manifest: its facts.
+    """
+    facts = {one["model"]: one for one in models}
+    manifest = manifest or {"uri": f"{folder}/gone", "digest": "d", "images": 1}
     for model, rows in rows_by_model.items():
         for number, start in enumerate(range(0, len(rows), part_rows)):
-            sink = pa.BufferOutputStream()
-            part = rows[start : start + part_rows]
-            pq.write_table(pa.Table.from_pylist(part, schema=SCHEMA), sink)
-            uri = storage.join(folder, f"model={model}", f"part-{number:05d}.parquet")
-            storage.write_bytes(uri, sink.getvalue().to_pybytes())
+            table = pa.Table.from_pylist(rows[start : start + part_rows], schema=SCHEMA)
+            storage.write_table(ScoreFile(folder, model, number, number).uri, table)
         failed = sum(row.get("error") is not None for row in rows)
-        counts[model] = {"in": len(rows), "scored": len(rows) - failed, "failed": failed}
-    if run:
-        storage.write_json(
-            storage.join(folder, "run.json"),
-            {
-                "format": 1,
-                "command": ["ganad", "score", "model", "images"],
-                "models": list(models)
-                or [
-                    {"model": model, "path": f"{folder}/gone", "detector": model.split("-")[0]}
-                    for model in rows_by_model
-                ],
-                "manifest": manifest or {"uri": f"{folder}/gone", "digest": "d", "images": 1},
-                "counts": counts,
-                "failures": {},
-                "versions": {"ganad": "0.1.0"},
-                "timings": {},
-                "started_at": "2025-01-02T03:04:05+00:00",
-                "finished_at": "2025-01-02T03:05:05+00:00",
-            },
-        )
+        counts = {"in": len(rows), "scored": len(rows) - failed, "failed": failed}
+        if run:
+            record = Run(
+                **{"path": f"{folder}/gone", **facts.get(model, {}), "model": model},
+                command=["ganad", "score", "model", "images"],
+                manifest=ManifestFacts(**manifest),
+                counts=counts,
+                versions={"ganad": "0.1.0"},
+                started_at=datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC),
+                finished_at=datetime(2025, 1, 2, 3, 5, 5, tzinfo=UTC),
+            )
+            write_run(storage.absolute(folder), record)
     return folder
 
 

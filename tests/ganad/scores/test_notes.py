@@ -29,8 +29,8 @@ def table(tmp_path):
 
 def test_notes_come_back_with_their_part_and_model(table):
     assert read_notes(table) == [
-        {"rows": 4, "part": "part-00000.parquet", "model": MODEL},
-        {"rows": 2, "part": "part-00001.parquet", "model": MODEL},
+        {"rows": 4, "part": "part-000000.parquet", "model": MODEL},
+        {"rows": 2, "part": "part-000001.parquet", "model": MODEL},
     ]
 
 

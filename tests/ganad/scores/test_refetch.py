@@ -100,5 +100,5 @@ def test_a_model_that_is_gone_is_told(image_folder, tmp_path):
     with pytest.raises(ModelError, match="/gone does not exist"):
         map_provider(table, MODEL)
     assert calibration_of(table, MODEL) is None
-    with pytest.raises(ModelError, match="does not say where other-0 lies"):
+    with pytest.raises(ModelError, match="does not say where other-0 is"):
         map_provider(table, "other-0")

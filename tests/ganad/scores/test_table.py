@@ -64,7 +64,7 @@ def test_a_model_like_a_number_stays_text(tmp_path):
 
 def test_only_whole_parts_are_read(table):
     folder = storage.join(table.uri, f"model={MODEL}")
-    for name in (".part-00009.parquet.0123abcd", "part-00009.parquet.tmp", "notes.txt"):
+    for name in (".part-000009.parquet.0123abcd", "part-000009.parquet.tmp", "notes.txt"):
         storage.write_bytes(storage.join(folder, name), b"half of a part")
     again = ScoreTable(table.uri)
     assert again.parts == table.parts
@@ -75,13 +75,13 @@ def test_only_whole_parts_are_read(table):
     ("make", "message"),
     [
         (lambda folder: None, "does not exist: give a folder that ganad score wrote"),
-        (lambda folder: folder.mkdir(), "is no score table"),
+        (lambda folder: folder.mkdir(), "is not a score table"),
         (lambda folder: (folder / f"model={MODEL}").mkdir(parents=True), "has no finished parts"),
         (
             lambda folder: storage.write_json(f"{folder}/job.json", {}),
             "has no finished parts yet: wait for ganad score",
         ),
-        (lambda folder: storage.write_json(f"{folder}/model.json", {}), "is no score table"),
+        (lambda folder: storage.write_json(f"{folder}/model.json", {}), "is not a score table"),
     ],
 )
 def test_what_is_no_table_is_refused(tmp_path, make, message):
@@ -95,7 +95,7 @@ def test_what_is_no_table_is_refused(tmp_path, make, message):
 def test_parts_of_something_else_are_refused(tmp_path):
     place = tmp_path / f"model={MODEL}"
     place.mkdir()
-    pq.write_table(pa.table({"x": [1]}), place / "part-0.parquet")
+    pq.write_table(pa.table({"x": [1]}), place / "part-000000.parquet")
     with pytest.raises(TableError, match=r"parts that are not those of a score .*image_id"):
         ScoreTable(str(tmp_path)).connect()
 
@@ -128,7 +128,7 @@ def test_a_damaged_part_is_named_with_the_remedy(table, damage):
 def test_a_part_that_vanishes_is_named(table):
     (first, *_) = table.parts.values()
     storage.remove(first.uri)
-    with pytest.raises(TableError, match=r"cannot be read: .*part-00000.parquet: there is no such"):
+    with pytest.raises(TableError, match=r"cannot be read: .*part-000000.parquet: there is no"):
         table.query("SELECT count(score) FROM scores")
 
 
@@ -270,7 +270,8 @@ def test_counts_that_add_up_have_no_problem(table):
     assert table.check_counts() == []
     assert table.counts() == {MODEL: {"in": 60, "distinct": 60, "scored": 58, "failed": 2}}
     assert table.failures() == {"empty file": 2}
-    assert table.files_with_errors() == [f"{table.uri}/model={MODEL}/part-00000.parquet"]
+    (file,) = table.files_with_errors()
+    assert file.uri == f"{table.uri}/model={MODEL}/part-000000.parquet"
 
 
 def test_an_image_that_is_there_twice_is_told(tmp_path):
@@ -285,20 +286,20 @@ def test_rows_that_are_missing_or_unclear_are_told(tmp_path):
     rows = make_rows(num_failed=0)
     rows[7] |= {"error": "but it has a score"}
     folder = write_table(str(tmp_path / "t"), {MODEL: rows, OTHER: make_rows()})
-    storage.remove(f"{folder}/model={OTHER}/part-00001.parquet")
+    storage.remove(f"{folder}/model={OTHER}/part-000001.parquet")
     problems = ScoreTable(folder).check_counts()
     assert "60 rows, of which 60 have a score and 1 an error" in problems[0]
     assert problems[-1] == (
-        f"{OTHER}: 35 rows (33 scored, 2 failed) where run.json says 60 (58 scored, 2 failed)"
+        f"{OTHER}: 35 rows (33 scored, 2 failed) where its run counted 60 (58 scored, 2 failed)"
     )
 
 
 def test_a_run_that_goes_on_is_told(tmp_path):
     folder = write_table(str(tmp_path / "t"), {MODEL: make_rows()}, run=False)
     table = ScoreTable(folder)
-    assert table.run is None
+    assert table.last_run is None
     assert table.check_counts() == [
-        "the run has not finished: the same ganad score goes on with it"
+        f"{MODEL} has not finished: the same ganad score goes on with it"
     ]
 
 
@@ -311,7 +312,7 @@ def test_tables_on_s3_are_read_alike(s3, tmp_path):
     assert remote.check_counts() == []
     sql = "SELECT * FROM scores WHERE score > 1 ORDER BY model, image_id"
     assert remote.query(sql).equals(local.query(sql))
-    assert remote.files_with_errors()[0].startswith("s3://tables/t/model=")
+    assert remote.files_with_errors()[0].uri.startswith("s3://tables/t/model=")
     with pytest.raises(QueryError, match="Permission Error"):
         remote.query("SELECT * FROM 's3://tables/t/run.json'")
     with pytest.raises(TableError, match="s3://tables/none does not exist"):

@@ -1,6 +1,5 @@
 """ganad show: the essentials of a model, and of a score table, finished or not."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 
 from ganad.errors import ModelError
+from ganad.scores.records import read_runs
 from pipelines.cli.show import show
 from pipelines.console.progress import duration
 from pipelines.score.run import score
@@ -50,19 +50,19 @@ def test_an_unfinished_table(
 ) -> None:
     copy = tmp_path / "table"
     shutil.copytree(table, copy)
-    (copy / "run.json").unlink()
+    shutil.rmtree(copy / "_runs")
     assert "unfinished: 59 of 59 images; the same ganad score" in shown(copy, capsys)
 
 
-def test_run_json_has_the_work_in_it(table: Path) -> None:
-    run = json.loads((table / "run.json").read_text())
-    work = run["work"]
+def test_the_run_of_a_model_has_the_work_in_it(table: Path) -> None:
+    (run,) = read_runs(str(table)).values()
+    work = run.work
     assert work["stages"]["decode"]["images"] == 59
     assert work["stages"]["decode"]["seconds"] > 0
-    assert sum(work["stages"][f"score {one['model']}"]["images"] for one in run["models"]) == 59
+    assert work["stages"][f"score {run.model}"]["images"] == 59
     assert sum(part["images"] for part in work["slowest"]) == 59
     assert (work["retries"], work["restarts"]) == ({}, 0)
-    assert run["failure_kinds"] == {"the file is empty": 2, "not an image": 1}
+    assert run.failure_kinds == {"the file is empty": 2, "not an image": 1}
 
 
 def test_a_model_shows_what_differs_from_the_usual(

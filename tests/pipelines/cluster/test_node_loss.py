@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from ganad.scores.records import read_runs
 from tests.pipelines.cluster.cluster_jobs import finished, nodes, running, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -95,10 +96,9 @@ def test_a_scoring_that_loses_a_node_ends_with_the_undisturbed_table(
         parts = s3.root / "loss" / "lossy-table"
         with running(cluster, *arguments("lossy-table")) as job:
             wait_for(lambda: bool(list(parts.glob("model=*/*.parquet"))), job)
-            assert not (parts / "run.json").exists()
+            assert not any(run.finished for run in read_runs(str(parts)).values())
             cluster.lose(there[0])
             finished(job)
-    run = json.loads((parts / "run.json").read_text())
-    (count,) = run["counts"].values()
-    assert count["scored"] == NUM_IMAGES
+    (run,) = read_runs(str(parts)).values()
+    assert run.counts["scored"] == NUM_IMAGES
     assert scores(s3, "lossy-table") == scores(s3, "whole-table")

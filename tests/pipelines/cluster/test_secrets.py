@@ -64,10 +64,10 @@ def test_a_user_sees_none(said: list[str], secrets: dict[str, bytes]) -> None:
 
 
 def test_no_result_holds_one(said: list[str], s3: Any, secrets: dict[str, bytes]) -> None:
-    """Models, manifests, tables, run.json, events, the report."""
+    """Models, manifests, tables, their records, events, the report."""
     files = [path for path in (s3.root / "secret").rglob("*") if path.is_file()]
     names = {path.name for path in files}
-    assert {"model.json", "job.json", "run.json", "report.html", "manifest.json"} <= names
+    assert {"model.json", "job.json", "_job.json", "report.html", "manifest.json"} <= names
     for path in files:
         assert not held(path.read_bytes(), secrets), path
 

@@ -1,7 +1,6 @@
 """Scoring begins while the archive is still being listed, and ends with the table of a listing that
 came first."""
 
-import json
 import os
 import shutil
 import signal
@@ -25,7 +24,7 @@ from pipelines.passes import listing as background
 from pipelines.passes.listing import BackgroundListing
 from pipelines.passes.units import Unit, cut
 from pipelines.score.run import score
-from tests.pipelines.processes import run, wait_for
+from tests.pipelines.processes import finished, run, wait_for
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -100,31 +99,26 @@ def test_scoring_begins_before_the_listing_ends(
         while not files(table) and time.monotonic() < deadline:
             time.sleep(0.05)
         seen["files"] = len(files(table))
-        seen["job"] = json.loads((table / "job.json").read_text())
+        seen["job"] = (table / "_job.json").read_text()
         seen["show"] = dict(lines_of_table(ScoreTable(str(table))))["state"]
 
     with monkeypatch.context() as patch:
         in_the_middle(patch, wait_for_scores)
-        result = score([model], [str(archive)], str(table), gpu=False)
+        (run,) = score([model], [str(archive)], str(table), gpu=False).values()
     assert seen["files"] >= 1
-    assert {"models", "first_part", "rows_per_unit"} == set(seen["job"])
     assert seen["show"].startswith("unfinished: 16 images so far, listing goes on")
     assert "of at least" in capsys.readouterr().err
     assert [part.num_rows for part in open_manifest(str(table / "_manifest")).parts] == [
         *(16, 16, 16, 8)
     ]
-    (count,) = result["counts"].values()
-    assert (count["in"], count["distinct"], count["failed"]) == (56, 56, 0)
-    assert result["timings"]["images_scored_now"] == 56
-    job = json.loads((table / "job.json").read_text())
-    assert set(job) == {"models", "manifest", "images", "rows_per_unit"}
-    assert job["images"] == 56
+    assert [run.counts[key] for key in ("in", "distinct", "failed")] == [56, 56, 0]
+    assert run.timings["images_scored_now"] == 56
+    assert (table / "_job.json").read_text() == seen["job"]  # it is written once
     monkeypatch.undo()
     score([model], [str(archive)], str(whole), gpu=False)
     assert scores(table) == scores(whole)
-    assert (
-        score([model], [str(archive)], str(table), gpu=False)["timings"]["images_scored_now"] == 0
-    )
+    (run,) = score([model], [str(archive)], str(table), gpu=False).values()
+    assert run.timings["images_scored_now"] == 0
 
 
 def test_shards_are_scored_before_all_are_listed(
@@ -152,10 +146,9 @@ def test_shards_are_scored_before_all_are_listed(
         return members(uri)
 
     monkeypatch.setattr(tars, "members", waits)
-    result = score([model], [f"{tmp_path}/shards/*.tar"], str(table), gpu=False)
+    (run,) = score([model], [f"{tmp_path}/shards/*.tar"], str(table), gpu=False).values()
     assert seen[0] >= 1
-    (count,) = result["counts"].values()
-    assert (count["in"], count["distinct"], count["failed"]) == (len(images), len(images), 0)
+    assert [run.counts[key] for key in ("in", "distinct", "failed")] == [len(images)] * 2 + [0]
 
 
 def test_a_small_archive_is_listed_first(
@@ -175,10 +168,10 @@ def test_a_listing_that_fails_ends_the_command_and_the_next_goes_on(
     cut_off(model, archive, table)
     before, scored = files(table), scores(table)
     assert len(scored) == 16
-    assert not (table / "run.json").exists()
+    assert not finished(table)
     shutil.copytree(image_folder / "test" / "crack", archive / "aaa")  # sorts before all others
-    result = score([model], [str(archive)], str(table), gpu=False)
-    assert result["timings"]["images_scored_now"] == 56 + 8 - 16
+    (run,) = score([model], [str(archive)], str(table), gpu=False).values()
+    assert run.timings["images_scored_now"] == 56 + 8 - 16
     assert {path: when for path, when in files(table).items() if path in before} == before
     score([model], [str(archive)], str(whole), gpu=False)
     assert scores(table) == scores(whole)
@@ -193,13 +186,14 @@ def test_other_work_is_refused_before_the_listing_has_ended(
     cut_off(model, archive, table)
     with pytest.raises(Mismatch, match=r"its source was .*archive\): give a fresh --out"):
         score([model], [str(image_folder)], str(table), gpu=False)
-    text = (table / "job.json").read_text()
-    (table / "job.json").write_text(text.replace("ganomaly-", "another-"))
-    with pytest.raises(Mismatch, match=r"models was \['another-.* now \['ganomaly-.*fresh --out"):
+    (folder,) = table.glob("model=*")
+    folder.rename(table / "model=another-0123456789ab")
+    shutil.rmtree(table / "_runs")
+    with pytest.raises(Mismatch, match=r"holds unfinished work of another-.*fresh --out"):
         score([model], [str(archive)], str(table), gpu=False)
-    (table / "job.json").write_text(text)
-    shutil.rmtree(table / "_manifest")  # parts listed anew need not be those that were scored
-    with pytest.raises(Mismatch, match=r"first_part was part-00000-.*, now part-00000-"):
+    (table / "model=another-0123456789ab").rename(folder)
+    shutil.rmtree(table / "_manifest")  # a new listing may list other images in these places
+    with pytest.raises(Mismatch, match=r"its manifest was \w{16}, now it is \w{16}\): give"):
         score([model], [str(archive)], str(table), gpu=False)
 
 

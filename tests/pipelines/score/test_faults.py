@@ -23,6 +23,7 @@ from ganad.scores.table import ScoreTable
 from pipelines.passes.units import UNIT_ROWS
 from tests.pipelines.processes import (
     family,
+    finished,
     kill_when,
     parts,
     run,
@@ -101,7 +102,7 @@ def test_a_scoring_actor_dies(
             seen = max(seen, read_whole_parts(table))
     assert seen > 0
     check(table, undisturbed)
-    work = ScoreTable(str(table)).run["work"]  # type: ignore[index]
+    work = ScoreTable(str(table)).last_run.work  # type: ignore[union-attr]
     assert work["restarts"] >= 1
 
 
@@ -297,7 +298,7 @@ def test_s3_stays_away(model: str, proxied: Proxy, s3: Any, undisturbed: dict[st
     finally:
         driver.kill()
         driver.wait()
-    assert not (table / "run.json").exists()
+    assert not finished(table)
     assert scores(table, "name").items() <= undisturbed.items()
     said = run(*arguments, status=1, GANAD_PATIENCE_S="3")
     # A connection that is closed at once looks like either, as the moment has it.

@@ -1,6 +1,5 @@
 """An archive that grows between two runs of the same command: only what is new is scored."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 
 from ganad.errors import Mismatch
+from ganad.scores.records import read_runs
 from ganad.scores.table import ScoreTable
 from pipelines.cli.index import index
 from pipelines.score.run import score
@@ -42,15 +42,16 @@ def test_only_new_images_are_scored(
     if kind == "manifest":
         index([str(archive)], source, refresh=True)
     capsys.readouterr()
-    run = score([model], [source], str(table), gpu=False)
-    assert run["timings"]["images_scored_now"] == 8
+    (run,) = score([model], [source], str(table), gpu=False).values()
+    assert run.timings["images_scored_now"] == 8
     assert "8 of 16 images are scored already" in capsys.readouterr().err
     assert {path: time for path, time in times(table).items() if path in before} == before
     after = scores(table)
     assert len(after) == 16
     assert {name: after[name] for name in scored} == scored
     assert ScoreTable(str(table)).check_counts() == []
-    assert score([model], [source], str(table), gpu=False)["timings"]["images_scored_now"] == 0
+    (run,) = score([model], [source], str(table), gpu=False).values()
+    assert run.timings["images_scored_now"] == 0
 
 
 def test_it_grows_while_a_run_is_unfinished(model: str, image_folder: Path, tmp_path: Path) -> None:
@@ -60,12 +61,11 @@ def test_it_grows_while_a_run_is_unfinished(model: str, image_folder: Path, tmp_
     whole = scores(table)
     # As a killed run leaves it: a part is missing, nothing says that it has finished.
     sorted(times(table))[0].unlink()
-    (table / "run.json").unlink()
+    shutil.rmtree(table / "_runs")
     shutil.copytree(image_folder / "train" / "good", archive / "another")
-    run = score([model], [str(archive)], str(table), gpu=False)
+    (run,) = score([model], [str(archive)], str(table), gpu=False).values()
     assert {name: scores(table)[name] for name in whole} == whole
-    (count,) = run["counts"].values()
-    assert count["in"] == count["distinct"] == 16 + 40
+    assert run.counts["in"] == run.counts["distinct"] == 16 + 40
 
 
 def test_a_table_that_is_being_brought_up_to_date_is_unfinished(
@@ -80,11 +80,11 @@ def test_a_table_that_is_being_brought_up_to_date_is_unfinished(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.score.run.stream", cut_off)
+        patch.setattr("pipelines.score.work.stream", cut_off)
         with pytest.raises(KeyboardInterrupt):
             score([model], [str(archive)], str(table), gpu=False)
     (problem,) = ScoreTable(str(table)).check_counts()
-    assert problem.startswith("the run has not finished")
+    assert problem.endswith("has not finished: the same ganad score goes on with it")
     score([model], [str(archive)], str(table), gpu=False)
     assert ScoreTable(str(table)).check_counts() == []
 
@@ -98,6 +98,8 @@ def test_a_manifest_that_was_made_anew_is_refused(
     score([model], [source], str(table), gpu=False)
     shutil.copy(image_folder / "test" / "crack" / "000.png", archive / "new.png")
     index([str(archive)], source)
-    with pytest.raises(Mismatch, match=r"manifest was .*, now .*grows by ganad index --refresh"):
+    with pytest.raises(Mismatch, match=r"manifest was .*, now .*grows by\s+ganad index --refresh"):
         score([model], [source], str(table), gpu=False)
-    assert json.loads((table / "run.json").read_text())["manifest"]["images"] == 8
+    (run,) = read_runs(str(table)).values()
+    assert run.manifest is not None
+    assert run.manifest.images == 8

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.pipelines.processes import command_line, family, kill_when, run, scores, start
+from tests.pipelines.processes import command_line, family, finished, kill_when, run, scores, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -68,11 +68,11 @@ def test_a_scoring_job_killed_at_random_moments_gives_the_undisturbed_table(
     run(*arguments(whole))
     undisturbed_s = time.monotonic() - began
     kill_when(lambda _: bool(list(table.glob("model=*/*.parquet"))), *arguments(table))
-    assert not (table / "run.json").exists()
+    assert not finished(table)
     scores(table)  # what a reader sees meanwhile are whole parts
     moments = random.Random(0)
     for _ in range(NUM_KILLS):
-        if (table / "run.json").exists():  # this one was done before its moment came
+        if finished(table):  # this one was done before its moment came
             assert scores(table) == scores(whole)
             shutil.rmtree(table)
         driver = start(*arguments(table))

@@ -44,7 +44,7 @@ def test_every_odd_image_has_its_outcome(image_folder: Path, tmp_path: Path) -> 
     (archive / "loose" / "folder.png").mkdir()  # no image, and no error
     strange = archive / "loose" / "line\nbreak 'quote' 100% #1 ä.png"
     strange.write_bytes(corpus["alpha.png"].data)
-    run = score([model], [f"{archive}/*"], table, gpu=False)
+    (run,) = score([model], [f"{archive}/*"], table, gpu=False).values()
 
     rows = ScoreTable(table).query("SELECT * FROM scores").to_pylist()
     found = {row["name"]: row for row in rows}
@@ -64,7 +64,6 @@ def test_every_odd_image_has_its_outcome(image_folder: Path, tmp_path: Path) -> 
     assert found[f"loose/{strange.name}"]["score"] == found["loose/alpha.png"]["score"]
     for name in corpus:  # a score depends on the image alone
         assert found[f"loose/{name}"]["score"] == found[f"shard.tar#{name}"]["score"]
-    (count,) = run["counts"].values()
     num_bad = sum(odd.error is not None for odd in expected.values()) + 1
-    assert (count["in"], count["failed"]) == (len(rows), num_bad)
-    assert sum(run["failure_kinds"].values()) == num_bad
+    assert (run.counts["in"], run.counts["failed"]) == (len(rows), num_bad)
+    assert sum(run.failure_kinds.values()) == num_bad

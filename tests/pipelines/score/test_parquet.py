@@ -37,10 +37,9 @@ def test_a_picture_scores_alike_wherever_it_lies(
     pq.write_table(pa.table({"image": cells}), archive / "x.parquet", row_group_size=3)
     source = f"{archive}/*" if place == "local" else s3.url("mixed/archive/*")
     table = str(tmp_path / "table")
-    run = score([model], [source], table, gpu=False)
-    assert run["failure_kinds"] == {"not an image": 1, "the row holds no bytes": 1}
-    (count,) = run["counts"].values()
-    assert (count["in"], count["scored"]) == (3 * 8 + 2, 3 * 8)
+    (run,) = score([model], [source], table, gpu=False).values()
+    assert run.failure_kinds == {"not an image": 1, "the row holds no bytes": 1}
+    assert (run.counts["in"], run.counts["scored"]) == (3 * 8 + 2, 3 * 8)
     rows = ScoreTable(table).query("SELECT * FROM scores ORDER BY name").to_pylist()
     scores: dict[str, set[float]] = {}
     for row in rows:

@@ -16,8 +16,8 @@ from ganad.archive.splits import normal_rows, with_subsets
 from ganad.detectors import configure
 from ganad.errors import ArchiveError, ConfigError
 from ganad.images.decode import Preprocessing
+from ganad.storage import files as storage
 from pipelines.cluster.connection import Resources
-from pipelines.score.scorer import write_part
 from pipelines.train.cache import Cache, cache_environment
 from pipelines.train.job import TrainingJob
 from pipelines.train.predecode import predecode
@@ -54,7 +54,7 @@ def prepared(source: Path, tmp_path: Path) -> Prepared:
         table = pa.Table.from_pylist(list(list_images([str(source)])), schema=SCHEMA)
         rows = with_subsets(normal_rows(table, "images"), seed)
         uri = str(tmp_path / f"rows-{seed}.parquet")
-        write_part(uri, rows)
+        storage.write_table(uri, rows)
         return TrainingJob(
             "ganomaly",
             configure("ganomaly", SMALL),

@@ -1,0 +1,110 @@
+"""The files of a score table: their names, and which of them count.
+
+TABLE/_job.json               which images, and how they are cut into units; written first
+TABLE/_manifest/              the list of the images, unless the user named one of his own
+TABLE/_runs/MODEL.json        command, counts, versions and timings of a model's run
+TABLE/model=MODEL/part-UNIT.parquet, or part-FIRST-LAST.parquet for several units
+
+Other programs read the folder as a Parquet data set: they skip names that begin with an underscore.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ganad.storage import files as storage
+from ganad.storage import s3
+
+JOB, RUNS, MANIFEST = "_job.json", "_runs", "_manifest"
+OLD_JOB, OLD_RUN = "job.json", "run.json"
+"""Names that earlier versions gave; such tables are read and resumed."""
+
+_MODEL = "model="
+_NAME = re.compile(r"part-(\d{5,})(?:-(\d{5,}))?\.parquet")
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """A Parquet file with the scores that a model gave to the units first..last."""
+
+    table: str
+    """URI of the table."""
+    model: str
+    first: int
+    last: int
+    size: int = 0
+    """Bytes, where it is known from a listing: DuckDB asks for it several times a query."""
+
+    @property
+    def name(self) -> str:
+        units = f"{self.first:06d}"
+        if self.last > self.first:
+            units += f"-{self.last:06d}"
+        return f"part-{units}.parquet"
+
+    @property
+    def path(self) -> str:
+        """Inside the table."""
+        return f"{_MODEL}{self.model}/{self.name}"
+
+    @property
+    def uri(self) -> str:
+        return storage.join(self.table, self.path)
+
+    @property
+    def units(self) -> range:
+        return range(self.first, self.last + 1)
+
+
+def list_files(table: str) -> list[ScoreFile]:
+    """All files with scores, also superseded ones, by model and unit; writers let a file appear
+    when it is whole. Raises ArchiveError."""
+    found = (_parse(table, path, size) for path, size in _paths(table))
+    return sorted(
+        (file for file in found if file is not None), key=lambda file: (file.model, file.first)
+    )
+
+
+def live(files: Iterable[ScoreFile]) -> list[ScoreFile]:
+    """The files that count. One that holds the units of others supersedes them: files are merged
+    by writing the large one, which takes effect at once, and then removing the small ones."""
+    by_model: dict[str, list[ScoreFile]] = defaultdict(list)
+    for file in sorted(files, key=lambda file: (file.model, file.first, -file.last)):
+        kept = by_model[file.model]
+        if not kept or file.last > kept[-1].last:
+            kept.append(file)
+    return [file for kept in by_model.values() for file in kept]
+
+
+def list_models(table: str) -> list[str]:
+    """Models that have a folder in the table, even an empty one."""
+    folders = storage.list_folders(table)
+    return [name.removeprefix(_MODEL) for name in folders if name.startswith(_MODEL)]
+
+
+def _parse(table: str, path: str, size: int) -> ScoreFile | None:
+    folder, _, name = path.partition("/")
+    match = _NAME.fullmatch(name)
+    if match is None or not folder.startswith(_MODEL):
+        return None
+    first = int(match[1])
+    last = int(match[2]) if match[2] else first
+    file = ScoreFile(table, folder.removeprefix(_MODEL), first, last, size)
+    return file if last >= first and file.path == path else None
+
+
+def _paths(table: str) -> Iterator[tuple[str, int]]:
+    """Paths inside the table, and sizes; on S3 by pages of a thousand keys."""
+    if storage.is_remote(table):
+        _, prefix = s3.split_key(table)
+        for files, _ in s3.pages(table, start=_MODEL):
+            for key, size in files:
+                yield key.removeprefix(prefix).lstrip("/"), size
+        return
+    for model in list_models(table):
+        folder = f"{_MODEL}{model}"
+        for name in storage.list_names(storage.join(table, folder)):
+            yield f"{folder}/{name}", storage.size_of(storage.join(table, folder, name)) or 0

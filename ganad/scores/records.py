@@ -1,0 +1,155 @@
+"""What a score table says of itself: the job that it belongs to, and a run for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, StringConstraints
+
+from ganad.errors import TableError
+from ganad.scores.files import JOB, OLD_JOB, OLD_RUN, RUNS
+from ganad.storage import files as storage
+from ganad.storage.records import R, Record, read_record, write_record
+
+Text = Annotated[str, StringConstraints(max_length=1_000_000)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^/\\]+$")]
+UnitRows = Annotated[int, Field(ge=1, le=1_000_000)]
+Counts = dict[Text, NonNegativeInt]
+
+_FRESH = "give a fresh --out, or put the file back"
+_AGAIN = "remove it, and run the same ganad score again"
+
+
+class Job(Record):
+    """_job.json: which images are scored, and how they are cut into units. Written once."""
+
+    format: Literal[1] = 1
+    manifest: Name
+    """The id of the images' manifest, which stays the same when images are added to it."""
+    rows_per_unit: UnitRows
+
+
+class ManifestFacts(Record):
+    """Where the manifest is, and what it held when the run finished."""
+
+    uri: Text
+    digest: Text | None = None
+    images: NonNegativeInt | None = None
+
+
+class Run(Record):
+    """_runs/MODEL.json: what the last run of a model did. Written when it begins to score, and
+    again, with counts, when every image is in the table."""
+
+    format: Literal[1] = 1
+    model: Name
+    path: Text
+    """Where the model was loaded from."""
+    detector: Text = ""
+    config: dict[str, Any] = {}
+    command: list[Text] = []
+    started_at: datetime
+    finished_at: datetime | None = None
+    manifest: ManifestFacts | None = None
+    counts: Counts = {}
+    """in (rows), distinct (images), scored, failed."""
+    failure_kinds: Counts = {}
+    failures: Counts = {}
+    """Error texts, the most frequent ones."""
+    work: dict[str, Any] = {}
+    """See ganad.scores.notes.summary."""
+    timings: dict[str, Any] = {}
+    versions: dict[str, Text] = {}
+
+    @property
+    def finished(self) -> bool:
+        return self.finished_at is not None
+
+
+class OldJob(Record):
+    """job.json of earlier versions: first_part while the images were listed, manifest and images
+    afterwards."""
+
+    models: list[Name]
+    manifest: Text | None = None
+    first_part: Text | None = None
+    rows_per_unit: UnitRows
+
+
+class _OldModel(Record):
+    model: Name
+    path: Text
+    detector: Text = ""
+    config: dict[str, Any] = {}
+
+
+class _OldRun(Record):
+    """run.json of earlier versions: one run for all models, written at its end."""
+
+    models: list[_OldModel]
+    manifest: ManifestFacts
+    counts: dict[Name, Counts]
+    command: list[Text] = []
+    started_at: datetime
+    finished_at: datetime
+    failure_kinds: Counts = {}
+    failures: Counts = {}
+    work: dict[str, Any] = {}
+    timings: dict[str, Any] = {}
+    versions: dict[str, Text] = {}
+
+    def runs(self) -> Iterable[Run]:
+        shared = self.model_dump(exclude={"models", "counts"})
+        for model in self.models:
+            counts = self.counts.get(model.model, {})
+            yield Run(**shared, **model.model_dump(), counts=counts)
+
+
+def read_job(table: str) -> Job | None:
+    """The job of a table; None if it has none, or one of an earlier version. Raises TableError."""
+    return _read(table, JOB, Job, _FRESH)
+
+
+def write_job(table: str, job: Job) -> None:
+    """Raises ArchiveError."""
+    write_record(storage.join(table, JOB), job)
+
+
+def read_runs(table: str) -> dict[str, Run]:
+    """The last run of each model, by model. Raises TableError for a file that is damaged."""
+    old = _read(table, OLD_RUN, _OldRun, _AGAIN)
+    runs = {} if old is None else {run.model: run for run in old.runs()}
+    for name in storage.list_names(storage.join(table, RUNS)):
+        if name.endswith(".json") and not name.startswith("."):
+            run = _read(table, f"{RUNS}/{name}", Run, _AGAIN)
+            if run is not None:
+                runs[run.model] = run
+    return runs
+
+
+def write_run(table: str, run: Run) -> None:
+    """Raises ArchiveError."""
+    write_record(storage.join(table, RUNS, f"{run.model}.json"), run)
+
+
+def read_old_job(table: str) -> OldJob | None:
+    """The job of a table that an earlier version began. Raises TableError."""
+    return _read(table, OLD_JOB, OldJob, _FRESH)
+
+
+def replace_old(table: str, job: Job) -> None:
+    """Write records that an earlier version made in the way of this one, if there are any."""
+    if not {OLD_JOB, OLD_RUN} & set(storage.list_names(table)):
+        return
+    for run in read_runs(table).values():
+        write_run(table, run)
+    write_job(table, job)
+    for name in (OLD_RUN, OLD_JOB):
+        storage.remove(storage.join(table, name))
+
+
+def _read(table: str, name: str, kind: type[R], remedy: str) -> R | None:
+    uri = storage.join(table, name)
+    return read_record(uri, kind, remedy, TableError) if storage.exists(uri) else None

@@ -1,0 +1,131 @@
+"""Models at work on the units of an archive: what is missing, and what has failed before."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ganad.images.decode import Preprocessing
+from ganad.saved import read_info
+from ganad.scores.records import Job, ManifestFacts, Run, write_job, write_run
+from ganad.storage import files as storage
+from pipelines.cluster.connection import Resources
+from pipelines.console.progress import Meter, say
+from pipelines.passes.listing import BackgroundListing
+from pipelines.passes.stream import stream
+from pipelines.passes.units import Unit, cut, rows_per_unit
+from pipelines.passes.worker import distinct
+from pipelines.score.plan import Missing, Plan
+from pipelines.score.retry import FOLDER, finish_retry, open_retry
+from pipelines.score.scorer import Scorer
+from pipelines.score.totals import Totals
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What the driver knows of a model without loading it."""
+
+    path: str
+    id: str
+    preprocessing: Preprocessing
+    info: Mapping[str, Any]
+
+    @staticmethod
+    def read(folder: str) -> ModelFolder:
+        """Raises ModelError if the folder is not a saved model."""
+        info = read_info(folder)
+        preprocessing = Preprocessing(**info["preprocessing"])
+        return ModelFolder(storage.absolute(folder), str(info["id"]), preprocessing, info)
+
+    def run(self, manifest: str) -> Run:
+        """The record of a run that begins now."""
+        return Run(
+            model=self.id,
+            path=self.path,
+            detector=self.info["detector"],
+            config=self.info["config"],
+            command=sys.argv,
+            started_at=datetime.now(UTC),
+            manifest=ManifestFacts(uri=manifest),
+        )
+
+
+class Scoring:
+    """One command's work on a table."""
+
+    def __init__(
+        self,
+        models: Sequence[ModelFolder],
+        table: str,
+        archive: BackgroundListing,
+        resources: Resources,
+        totals: Totals,
+    ) -> None:
+        self.models = {model.id: model for model in models}
+        self.table, self.archive, self.resources, self.totals = table, archive, resources, totals
+        self.runs = {model.id: model.run(archive.uri) for model in models}
+        self._begun: set[str] = set()
+        self._num_before = 0
+
+    def begin(self) -> Job:
+        """Write the job of a new table."""
+        preprocessings = distinct([model.preprocessing for model in self.models.values()])
+        num, workers = self.archive.num_images, self.resources.num_workers
+        rows = rows_per_unit(preprocessings, num, workers)
+        job = Job(manifest=self.archive.id, rows_per_unit=rows)
+        write_job(self.table, job)
+        return job
+
+    def score(self, missing: Missing, num_before: int) -> None:
+        """Score units with the models that have not scored them. num_before: images of the units
+        so far that were scored before this command."""
+        archive, totals = self.archive, self.totals
+        if num_before > self._num_before:
+            self._num_before = num_before
+            of = f" of {archive.num_images:,}" if archive.manifest is not None else ""
+            say(f"{num_before:,}{of} images are scored already")
+        for models, units in missing.items():
+            done = num_before + totals.num_scored
+            with Meter("scoring", archive.num_images, "images", done) as meter:
+                for num in self._work(units, models, self.table):
+                    totals.num_scored += num
+                    meter.expect(archive.num_images, archive.manifest is None)
+                    meter.update(meter.done + num, totals.remark())
+
+    def retry(self, job: Job) -> None:
+        """Score images again that have an error."""
+        parts = self.archive.wait_for_end().parts
+        rows = open_retry(self.table, list(self.models), cut(parts, job.rows_per_unit))
+        if not rows:
+            return
+        folder, total = storage.join(self.table, FOLDER), sum(part.num_rows for part in rows)
+        units = Plan(folder, list(self.models), job.rows_per_unit)
+        missing = units.add(rows)
+        with Meter("scoring again", total, "images", units.num_images_before) as meter:
+            for models, some in missing.items():
+                for num in self._work(some, models, folder):
+                    meter.update(meter.done + num, self.totals.remark())
+        finish_retry(self.table)
+        self.totals.num_retried = total
+
+    def _work(self, units: Sequence[Unit], models: Sequence[str], table: str) -> Iterator[int]:
+        """Score units into a table; yields the images of each when it is done."""
+        self._begin_runs(models)
+        arguments = {
+            "models": [self.models[model].path for model in models],
+            "num_threads": self.resources.threads,
+            "table": table,
+        }
+        preprocessings = distinct([self.models[model].preprocessing for model in models])
+        for result in stream(units, Scorer, arguments, preprocessings, self.resources):
+            self.totals.add(result)
+            yield int(result["num"])
+
+    def _begin_runs(self, models: Iterable[str]) -> None:
+        """Until its record is written again, at the end, a model counts as unfinished."""
+        for model in set(models) - self._begun:
+            write_run(self.table, self.runs[model])
+            self._begun.add(model)
