@@ -92,7 +92,7 @@ class Layout:
         mask = None
         if facts.masks is not None:
             mask = self._surroundings.masks(facts.masks).get(stem(name))
-            self._masked[facts.masks] = storage.join(self.root, folder)
+            self._masked[facts.masks] = storage.join(self.root, *filter(None, [folder]))
         return facts, mask and storage.join(facts.masks or "", mask)
 
     def _facts_of(self, folder: str) -> Facts:

@@ -177,6 +177,8 @@ class Listing:
                 folder, pattern = split_glob(uri)
                 yield from self._below(folder, pattern)
             else:
+                if len(uris) > 1 and not storage.is_folder(uri):
+                    raise self._missing(uri)
                 yield from self._below(uri, None)
 
     def _is_file(self, uri: str) -> bool:
@@ -195,12 +197,15 @@ class Listing:
 
     def _below(self, folder: str, pattern: Pattern | None) -> Iterator[_Found]:
         if not storage.is_remote(folder) and not storage.is_folder(folder):
-            shown = "" if self._uri == folder or pattern is not None else f"{folder}: "
-            raise ArchiveError(
-                f"{self.source}: {shown}there is no such file or folder; check the path"
-            )
+            raise self._missing(folder)
         for file in walk(folder, pattern or Pattern()):
             yield _Found(folder, file, pattern is not None)
+
+    def _missing(self, uri: str) -> ArchiveError:
+        shown = f"{uri}: " if "{" in self._uri else ""
+        return ArchiveError(
+            f"{self.source}: {shown}there is no such file or folder; check the path"
+        )
 
     def _loose(self, found: _Found) -> Row:
         shown, name = storage.printable(found.uri), storage.printable(found.file.path)

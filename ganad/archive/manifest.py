@@ -18,7 +18,7 @@ from ganad.archive.labels import Naming, read_labels
 from ganad.archive.layout import Surroundings
 from ganad.archive.listing import Listing, are_apart, check_any
 from ganad.archive.manifest_file import NAME, Manifest, is_manifest, open_manifest
-from ganad.archive.merge import Merge
+from ganad.archive.merge import Merge, open_merge
 from ganad.archive.parts import PART, ROWS_PER_GROUP, Part, PartWriter, batches_of, read_rows
 from ganad.archive.rows import SCHEMA, Row, label_of
 from ganad.archive.unfinished import NAME as UNFINISHED
@@ -222,7 +222,7 @@ def _write_rows(
     naming = Naming(start.named.normal, start.named.abnormal)
     rows = _judged(_numbered(listings, progress), naming)
     sources = [storage.absolute(listing.source) for listing in listings]
-    with storage.scratch_folder(folder, _SCRATCH) as scratch, Merge(scratch, folder) as merge:
+    with storage.scratch_folder(folder, _SCRATCH) as scratch, open_merge(scratch, folder) as merge:
         if labels is None and not start.parts and are_apart(sources):
             writer.write(batches_of(merge.settled(rows, naming.by_user)))
         else:

@@ -8,10 +8,9 @@ the caller removes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import duckdb
@@ -40,20 +39,43 @@ _CSV_SCHEMA = pa.schema(
 _STAGED_SCHEMA = pa.schema(
     [*SCHEMA, ("folder", pa.string()), ("source", pa.int32()), ("position", pa.int64())]
 )
+# A write that fails ends a transaction, and a failed rollback ends the database.
+_NO_ROOM = (
+    duckdb.IOException,
+    duckdb.OutOfMemoryException,
+    duckdb.TransactionException,
+    duckdb.FatalException,
+)
 _PLACE = "s.uri || coalesce('#' || s.member, '')"  # how a CSV may name an image in full
+
+
+@contextmanager
+def open_merge(folder: Path, out: str) -> Iterator[Merge]:
+    """A Merge in this folder. Raises ArchiveError if the disk has no room for it; out is the folder
+    of the manifest, for the message."""
+    try:
+        merge = Merge(folder)
+        try:
+            yield merge
+        finally:
+            merge.close()
+    except _NO_ROOM as error:
+        raise ArchiveError(
+            f"{out}: there is no room left for the rows on this disk; make room there, or write to "
+            f"another disk"
+        ) from error
 
 
 class Merge:
     """Takes all rows, then returns them, each image once, in the order in which they came.
 
-    folder: for the database. out: the folder of the manifest, for messages.
+    folder: for the database. Use it as open_merge() gives it.
     """
 
-    def __init__(self, folder: Path, out: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.num_repeated = 0
         """Rows that named an image which had been named before."""
         self.notes: list[str] = []
-        self._out = out
         self._leave_out = False
         self._has_csv = False
         self._num_added = 0
@@ -66,24 +88,10 @@ class Merge:
         ).connection
         self._create("staged", _STAGED_SCHEMA)
 
-    def __enter__(self) -> Merge:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the database, or its files could not be removed. Raises ArchiveError if there was
-        no room for it."""
-        with suppress(duckdb.Error):
+    def close(self) -> None:
+        """Close the database, or its files could not be removed."""
+        with suppress(duckdb.Error):  # of a disk that is full
             self._database.close()
-        if isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException):
-            raise ArchiveError(
-                f"{self._out}: there is no room left for the rows on this disk; make room there, "
-                f"or write to another disk"
-            ) from error
 
     def add(self, rows: Iterable[tuple[int, Row]]) -> None:
         """Take more rows, each with the number of its source."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ganad.archive.masks import is_image
 from ganad.errors import ArchiveError, NoMapsError
 from ganad.evaluation.labelled import Labelled, images
 from ganad.evaluation.metrics import PixelMetrics, PixelResult
@@ -34,6 +35,7 @@ def pixel_figures(labelled: Labelled, model: str, provider: Provider) -> PixelRe
         return PixelResult(0, 0, reason=str(error))
     metrics = PixelMetrics()
     num_unmasked = num_unmapped = 0
+    unfit: list[str] = []
     for rows in labelled.rows(model, PIXEL_BATCH):
         masked = [row for row in rows if row["mask"] or not row["abnormal"]]
         num_unmasked += len(rows) - len(masked)
@@ -44,6 +46,9 @@ def pixel_figures(labelled: Labelled, model: str, provider: Provider) -> PixelRe
                 mask = read_mask(row["mask"]) if row["abnormal"] else None
             except ArchiveError:
                 mask = np.zeros((1, 1), bool)
+            if mask is not None and mask.any() and (problem := misfit(mask, row)):
+                unfit.append(problem)
+                continue
             if mask is not None and not mask.any():
                 num_unmasked += 1
                 continue
@@ -56,14 +61,42 @@ def pixel_figures(labelled: Labelled, model: str, provider: Provider) -> PixelRe
         labelled.notes.append(
             f"{left_out} {images(num_unmasked)} of defects that have no readable mask"
         )
+    if unfit:
+        labelled.notes.append(
+            f"{left_out} {images(len(unfit))} with a mask of another size or orientation, the "
+            f"first {unfit[0]}"
+        )
     if num_unmapped:
         labelled.notes.append(f"{left_out} {images(num_unmapped)} that cannot be fetched any more")
     return metrics.result()
 
 
 def read_mask(uri: str) -> np.ndarray:
-    """A mask image as bool (h, w): brighter than half of its brightest pixel (0/1 masks, 0/255
-    masks and smooth edges alike). Raises ArchiveError."""
+    """A mask as bool (h, w), from an image or from a folder of images that show a defect each.
+    Raises ArchiveError."""
+    if is_image(uri) or not storage.is_folder(uri):
+        return _read_mask_file(uri)
+    names = [name for name in storage.list_names(uri) if is_image(name)]
+    masks = [_read_mask_file(storage.join(uri, name)) for name in names]
+    if len({mask.shape for mask in masks}) != 1:
+        raise ArchiveError(f"{uri}: its {len(masks)} masks are not of one size: give the image's")
+    return np.logical_or.reduce(masks)
+
+
+def misfit(mask: np.ndarray, row: Mapping[str, Any]) -> str | None:
+    """Why a mask is not that of the image in this row; None if it fits."""
+    height, width = mask.shape
+    if (width, height) == (row["width"], row["height"]):
+        return None
+    return (
+        f"{row['mask']} with {width} x {height} pixels for an image of {row['width']} x "
+        f"{row['height']}"
+    )
+
+
+def _read_mask_file(uri: str) -> np.ndarray:
+    """The pixels that are brighter than half of the brightest: 0/1 masks, 0/255 masks and smooth
+    edges alike."""
     data = storage.read_bytes(uri)
     try:
         values = np.asarray(Image.open(io.BytesIO(data)).convert("L"))

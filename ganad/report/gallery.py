@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ganad.errors import ArchiveError
-from ganad.evaluation.pixels import read_mask
+from ganad.evaluation.pixels import misfit, read_mask
 from ganad.images.decode import Decoded, Preprocessing
 from ganad.report import pictures
 from ganad.scores.refetch import MapImages, fetch
@@ -112,15 +112,16 @@ def _card(
         pictures.thumbnail(image.image, image.width, image.height),
         None,
         heat,
-        _outline(row["mask"]),
+        _outline(row),
         max(image.width, image.height) < 100,
     )
 
 
-def _outline(mask: str | None) -> str | None:
-    if mask is None:
+def _outline(row: dict[str, Any]) -> str | None:
+    if row["mask"] is None:
         return None
     try:
-        return pictures.outline(read_mask(mask))
+        mask = read_mask(row["mask"])
+        return None if misfit(mask, row) else pictures.outline(mask)
     except ArchiveError:
         return None  # a vanished mask takes nothing from the image

@@ -21,6 +21,7 @@ from pipelines.cli.options import (
     Sources,
     Workers,
     parse_workers,
+    split_models,
     words,
 )
 from pipelines.cli.program import Program
@@ -200,12 +201,7 @@ def score(
 
     Example: ganad score model s3://bucket/line3/ --out scores
     """
-    if len(models_and_source) < 2:
-        raise GanadError(
-            f"{' '.join(models_and_source)} is one word where MODEL and SOURCE are wanted: "
-            f"type ganad score MODEL SOURCE --out TABLE"
-        )
-    *models, source = models_and_source
+    models, source = split_models(models_and_source)
     if dry_run:
         from pipelines.cli.dry_run import print_scoring
 

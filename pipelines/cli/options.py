@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from ganad.archive.masks import is_image
 from ganad.errors import ConfigError
 
 Sources = Annotated[
@@ -26,6 +28,26 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show Ray's own messages an
 def words(text: str) -> list[str]:
     """Typed with commas between them."""
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def split_models(typed: Sequence[str]) -> tuple[list[str], str]:
+    """MODEL... SOURCE -> (models, source). Raises ConfigError for one word alone, and for a file of
+    an archive where a model is wanted, as the shell makes of a glob that is not quoted."""
+    if len(typed) < 2:
+        raise ConfigError(
+            f"{' '.join(typed)} is one word where MODEL and SOURCE are wanted: type ganad score "
+            f"MODEL SOURCE --out TABLE"
+        )
+    *models, source = typed
+    for model in models:
+        if is_image(model) or model.lower().endswith((".tar", ".parquet", ".csv")):
+            folder, _, name = model.rpartition("/")
+            glob = f"{folder}{'/' if folder else ''}*.{name.rpartition('.')[2]}"
+            raise ConfigError(
+                f"{model} is not a saved model but a file: if it comes from a glob, put that in "
+                f"quotes, as in '{glob}', or the shell makes many words of it"
+            )
+    return models, source
 
 
 def parse_workers(typed: str) -> int | tuple[int, int]:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -119,6 +121,102 @@ def test_bad_cells_are_texts_in_their_place(store):
     assert errors[1:3] == ["the row holds no bytes", "the file is empty"]
     assert errors[3].startswith("not an image")
     assert errors[4].startswith("truncated")
+
+
+@pytest.mark.parametrize(
+    ("column", "labels"),
+    [
+        (pa.array([0.0, None, 1.0, float("nan"), 2.5]), ["0", None, "1", None, "2.5"]),
+        (pa.array([0, None, 1, -1, 7], pa.int8()), ["0", None, "1", "-1", "7"]),
+        (pa.array([True, False, None, True, False]), ["True", "False", None, "True", "False"]),
+        (pa.array(["", " ", " good ", "1.0", None]), [None, None, "good", "1", None]),
+        (pa.array(["a", None, "a", "", "b"], pa.large_string()), ["a", None, "a", None, "b"]),
+        (pa.array(["a", None, "a", "", "b"], pa.string_view()), ["a", None, "a", None, "b"]),
+        (pa.array(["a", "b", "a", None, "b"]).dictionary_encode(), ["a", "b", "a", None, "b"]),
+        (pa.array([3, 4, 3, None, 4]).dictionary_encode(), ["3", "4", "3", None, "4"]),
+        (pa.nulls(5), [None] * 5),
+    ],
+)
+def test_a_label_means_the_same_in_every_type_and_in_a_csv(store, tmp_path, column, labels):
+    """pandas writes whole numbers with a missing one among them as 0.0, 1.0."""
+    images, names = [picture(n) for n in range(5)], [f"{n}.png" for n in range(5)]
+    uri = store(id=names, image=images, label=column)
+    rows = list(list_images([uri]))
+    assert [row["label"] for row in rows] == labels
+    lines = "".join(
+        f"images.parquet#{n}.png,{'' if value is None or value != value else value}\n"
+        for n, value in enumerate(column.to_pylist())
+    )
+    (tmp_path / "labels.csv").write_text(f"name,label\n{lines}")
+    csv = str(tmp_path / "labels.csv")
+    manifest = write_manifest([uri], str(tmp_path / "manifest"), labels=csv)
+    assert manifest.table(["label"])["label"].to_pylist() == labels
+
+
+@pytest.mark.parametrize("column", [[[1], [2]], [{"a": 1}, {"a": 2}], [b"x", b"y"]])
+def test_labels_of_another_type_are_said(store, tmp_path, column):
+    uri = store(image=[picture(n) for n in range(2)], label=column)
+    manifest = write_manifest([uri], str(tmp_path / "manifest"))
+    assert manifest.labels == {}
+    (note,) = manifest.notes
+    assert note.startswith(f"{uri}: its column label is not used, because it holds ")
+    assert note.endswith("; store labels as text or whole numbers")
+
+
+def test_a_class_label_of_minus_one_is_none(store):
+    names = {"info": {"features": {"label": {"names": ["good", "crack"], "_type": "ClassLabel"}}}}
+    metadata = {"huggingface": json.dumps(names)}
+    uri = store(image=[picture(n) for n in range(3)], label=[-1, 0, 1], metadata=metadata)
+    assert [row["label"] for row in list_images([uri])] == [None, "good", "crack"]
+
+
+PEAK = """
+import resource, sys
+from ganad.archive.listing import list_images
+from ganad.archive.parquets import read_cells
+rows = list(list_images([sys.argv[1]]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sizes = [len(data) for _, data in read_cells(sys.argv[1], rows[0]["column"], range(16))]
+print(len(rows), len(sizes), sizes[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_small_file_of_large_cells_does_not_fill_the_memory(tmp_path, nested):
+    """One value of 32 MB in a dictionary stood for sixteen cells at a time."""
+    blob, path = b"\0" * 2**25, tmp_path / "bomb.parquet"
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 64, pa.int32()), pa.array([blob]))
+    if nested:
+        column = pa.StructArray.from_arrays([column], ["bytes"])
+    pq.write_table(pa.table({"image": column}), path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 10_000
+    said = subprocess.check_output([sys.executable, "-c", PEAK, str(path)], text=True)
+    num, num_read, size, kilobytes = map(int, said.split())
+    assert (num, num_read, size) == (64, 16, 2**25)
+    assert kilobytes < 16 * 2**15  # fewer than the sixteen cells: 512 MiB
+
+
+def test_names_that_are_whole_files_are_refused(tmp_path):
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 9, pa.int32()), pa.array(["x" * 10**6]))
+    table = pa.table({"image": [picture(1)] * 9, "name": texts})
+    pq.write_table(table, tmp_path / "a.parquet", store_schema=False)
+    with pytest.raises(ArchiveError, match="column name holds a text of 1,000,000 bytes"):
+        list(list_images([str(tmp_path / "a.parquet")]))
+
+
+def test_a_damaged_file_does_not_stop_the_others(tmp_path):
+    for number in range(3):
+        table = pa.table({"image": [picture(number)], "label": ["good"]})
+        pq.write_table(table, tmp_path / f"{number}.parquet")
+    (tmp_path / "1.parquet").write_bytes(b"PAR1 is not all of it")
+    manifest = write_manifest([f"{tmp_path}/*.parquet"], str(tmp_path / "manifest"))
+    errors = {row["name"]: row["error"] for row in manifest.table().to_pylist()}
+    assert errors == {
+        "0.parquet#0": None,
+        "1.parquet": "is damaged or not a Parquet file; make the file again",
+        "2.parquet#0": None,
+    }
+    assert manifest.num_damaged == 1
 
 
 def test_a_file_that_is_no_parquet(store, tmp_path):

@@ -1,6 +1,7 @@
 """Tar shards: members found without reading them, read alone, and never written anywhere."""
 
 import io
+import itertools
 import os
 import tarfile
 import threading
@@ -82,6 +83,61 @@ def test_folders_and_labels_inside(put):
         ("a.tar#test/bent/2.png", "bent", "test"),
     ]
     assert listing.num_skipped == 1
+
+
+@pytest.mark.parametrize(
+    ("paths", "labels"),
+    [
+        # The folder that was packed is above the labels, in one shard or in all of them.
+        ([["parts/good/1.png"], ["parts/good/2.png", "parts/cut/3.png"]], ["good", "good", "cut"]),
+        ([["a/b/good/x/1.png", "a/b/cut/y/2.png"]], ["good", "cut"]),
+        ([["good/x/1.png"], ["cut/y/2.png"]], ["good", "cut"]),
+        ([["good/1.png"], ["good/2.png"]], ["good", "good"]),
+        ([["parts/good/1.png", "parts/good/2.png"]], ["good", "good"]),
+        ([["parts/good/1.png", "parts/2.png"]], ["good", None]),
+        ([["parts/good/1.png"], ["2.png"]], ["parts", None]),
+        ([["parts/train/good/1.png"], ["parts/test/cut/2.png"]], ["good", "cut"]),
+        ([["1.png"], ["2.png"]], [None, None]),
+    ],
+)
+def test_the_label_is_the_folder_below_the_one_that_all_members_share(tmp_path, paths, labels):
+    """`tar cf parts.tar parts` gave every image the label parts."""
+    for number, names in enumerate(paths):
+        data = shard([(name, b"1") for name in names])
+        (tmp_path / f"{number}.tar").write_bytes(data)
+    manifest = write_manifest([f"{tmp_path}/*.tar"], str(tmp_path / "manifest"))
+    rows = sorted(manifest.table().to_pylist(), key=lambda row: row["name"][-5:])
+    assert [row["label"] for row in rows] == labels
+    if "cut" in labels:
+        assert [row["abnormal"] for row in rows] == [label == "cut" for label in labels]
+
+
+def test_masks_in_a_shard_are_said_to_be_unused(tmp_path):
+    names = ("train/good/1.png", "test/cut/2.png", "ground_truth/cut/2_mask.png")
+    (tmp_path / "a.tar").write_bytes(shard([(name, b"1") for name in names]))
+    listing = Listing(str(tmp_path / "a.tar"), Surroundings())
+    assert len(list(listing.rows())) == 2
+    (note,) = listing.notes
+    assert "a.tar: 1 masks inside shards are not used" in note
+
+
+def test_braces_name_shards(put, tmp_path):
+    uris = [put(shard([("a.png", picture(n))]), f"s-00{n}.tar") for n in range(4)]
+    pattern = uris[0].replace("s-000.tar", "s-{000..002}.tar")
+    rows = list(list_images([pattern]))
+    assert [row["uri"] for row in rows] == uris[:3]
+    manifest = write_manifest([pattern], str(tmp_path / "manifest"))
+    assert manifest.sources == (pattern,)
+    assert "s-004.tar" in refused(pattern.replace("002", "004"))
+
+
+def test_braces_in_a_name_that_exists_are_its_own(tmp_path):
+    for name in ("x{a,b}.png", "s-{1..2}.tar"):
+        (tmp_path / name).write_bytes(shard([("a.png", picture(1))]))
+    (row,) = list_images([f"{tmp_path}/x{{a,b}}.png"])
+    assert row["uri"] == f"{tmp_path}/x{{a,b}}.png"
+    (row,) = list_images([f"{tmp_path}/s-{{1..2}}.tar"])
+    assert row["member"] == "a.png"
 
 
 def test_a_manifest_knows_what_is_abnormal_in_all_shards_of_a_glob(put, tmp_path):
@@ -205,10 +261,11 @@ def test_members_come_one_by_one_and_are_not_kept(tmp_path, monkeypatch):
 
 def test_shards_of_a_glob_are_read_several_at_a_time(put, monkeypatch):
     uris = [put(shard([(f"{i}.png", picture(i))]), f"{i}.tar") for i in range(9)]
-    together = threading.Barrier(3, timeout=60)  # none of the nine goes on before three have come
+    together, entered = threading.Barrier(3, timeout=60), itertools.count()
 
     def watched(uri):
-        together.wait()
+        if next(entered) < 3:  # none of the first three goes on before all of them have come
+            together.wait()
         return members(uri)
 
     monkeypatch.setattr(tars, "members", watched)

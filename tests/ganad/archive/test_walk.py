@@ -2,7 +2,8 @@
 
 import pytest
 
-from ganad.archive.walk import Pattern, is_glob, split_glob
+from ganad.archive.walk import Pattern, expand_braces, is_glob, split_glob
+from ganad.errors import ArchiveError
 
 
 @pytest.mark.parametrize(
@@ -67,3 +68,12 @@ def test_what_paths_begin_with():
     assert split_glob("s3://bucket/a/img_[0-9]*.png")[1].literal_start == "img_"
     assert split_glob("s3://bucket/**/img.png")[1].literal_start == ""
     assert not is_glob("s3://bucket/a b/c(1).png")
+
+
+def test_braces_expand_as_in_a_shell():
+    assert expand_braces("s-{000..002}.tar") == ["s-000.tar", "s-001.tar", "s-002.tar"]
+    assert expand_braces("{a,b}/*.png") == ["a/*.png", "b/*.png"]
+    for literal in ("a.png", "x{1}.png", "a{b", "${HOME}"):
+        assert expand_braces(literal) == [literal]
+    with pytest.raises(ArchiveError, match="its braces stand for more than 100,000 names"):
+        expand_braces("{1..10000000}")

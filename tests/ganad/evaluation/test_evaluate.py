@@ -175,6 +175,37 @@ def test_images_that_cannot_be_compared_are_counted(table, image_folder, tmp_pat
     assert result.pixels[MODEL].num_images == 12
 
 
+def test_a_mask_of_another_size_or_orientation_is_refused_by_name(table, tmp_path):
+    """It was stretched over the image."""
+    rows = table.query("SELECT * EXCLUDE model FROM scores").to_pylist()
+    tall, small, *_ = [row for row in rows if row["abnormal"]]
+    tall["mask"], tall["width"], tall["height"] = str(tmp_path / "wide.png"), 16, 32
+    small["mask"] = str(tmp_path / "small.png")
+    Image.fromarray(np.ones((16, 32), np.uint8)).save(tmp_path / "wide.png")
+    Image.fromarray(np.ones((16, 16), np.uint8)).save(tmp_path / "small.png")
+    folder = write_table(str(tmp_path / "u"), {MODEL: rows}, manifest=table.run["manifest"])
+    result = evaluate(ScoreTable(folder), pixels=True, provider=dark)
+    (note,) = [note for note in result.notes if "another size" in note]
+    assert "2 images with a mask of another size or orientation, the first" in note
+    assert "wide.png with 32 x 16 pixels for an image of 16 x 32" in note or (
+        "small.png with 16 x 16 pixels for an image of 32 x 32" in note
+    )
+    assert result.pixels[MODEL].num_images == 14
+
+
+def test_a_folder_of_masks_is_their_union(tmp_path):
+    """As in MVTec LOCO, one file for each defect of an image."""
+    for name, row in (("000.png", 1), ("001.png", 4)):
+        values = np.zeros((6, 8), np.uint8)
+        values[row] = 200
+        Image.fromarray(values).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not a mask")
+    assert read_mask(str(tmp_path)).any(axis=1).tolist() == [False, True, False, False, True, False]
+    Image.fromarray(np.zeros((8, 6), np.uint8)).save(tmp_path / "002.png")
+    with pytest.raises(ArchiveError, match="its 3 masks are not of one size"):
+        read_mask(str(tmp_path))
+
+
 def test_no_masks_at_all_give_a_reason(table, tmp_path):
     rows = [
         row | {"mask": None}

@@ -3,7 +3,7 @@
 import pytest
 
 from ganad.errors import ConfigError
-from pipelines.cli.options import parse_workers
+from pipelines.cli.options import parse_workers, split_models
 
 
 def test_numbers_of_workers() -> None:
@@ -15,3 +15,17 @@ def test_numbers_of_workers() -> None:
 def test_anything_else_is_refused(typed: str) -> None:
     with pytest.raises(ConfigError, match=f"^--workers {typed} is not a number of workers: give"):
         parse_workers(typed)
+
+
+def test_models_come_before_the_source() -> None:
+    assert split_models(["a", "b", "c/*.tar"]) == (["a", "b"], "c/*.tar")
+    with pytest.raises(ConfigError, match="^model is one word where MODEL and SOURCE are wanted"):
+        split_models(["model"])
+
+
+@pytest.mark.parametrize("name", ["s-001.tar", "x.PNG", "part.parquet"])
+def test_a_glob_that_the_shell_expanded_is_to_be_quoted(name: str) -> None:
+    """It said that the first shard was no saved model."""
+    ending = name.rpartition(".")[2]
+    with pytest.raises(ConfigError, match=rf"shards/{name} is not a saved model .*/\*\.{ending}'"):
+        split_models(["model", f"shards/{name}", f"shards/2{name}"])
