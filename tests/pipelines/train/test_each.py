@@ -13,7 +13,8 @@ from PIL import Image
 from ganad import load
 from ganad.errors import ConfigError, TrainingError
 from pipelines.cluster.connection import pack
-from pipelines.train.each import categories, train_each
+from pipelines.train.categories import categories
+from pipelines.train.each import train_each
 from pipelines.train.request import TrainRequest
 from pipelines.train.run import train
 
