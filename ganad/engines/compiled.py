@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -25,8 +25,7 @@ from ganad.engines import inductor, openvino
 from ganad.engines.forward import Forward, Layout, example, in_float32, layout_of
 from ganad.errors import ConfigError, EngineError
 
-Name = Literal["eager", "inductor", "openvino"]
-NAMES: tuple[Name, ...] = get_args(Name)
+NAMES = ("eager", "openvino", "inductor")
 _MODULES: dict[str, ModuleType] = {"inductor": inductor, "openvino": openvino}
 LAYOUT = "layout.json"
 
@@ -36,15 +35,17 @@ def check(name: str) -> None:
     if name not in NAMES:
         raise ConfigError(f"--engine {name}: use one of auto, {', '.join(NAMES)}")
     if name != "eager" and (remedy := _MODULES[name].available()) is not None:
-        raise ConfigError(f"--engine {name} is not on this machine: {remedy}, or use eager")
+        raise ConfigError(
+            f"--engine {name} is not on this machine: {remedy}, or score eager into a fresh --out"
+        )
 
 
-def available() -> list[Name]:
+def available() -> list[str]:
     """The engines of this machine, eager first."""
     return [name for name in NAMES if name == "eager" or _MODULES[name].available() is None]
 
 
-def attach(detector: Detector[Any], name: Name, maps: bool = False) -> None:
+def attach(detector: Detector[Any], name: str, maps: bool = False) -> None:
     """Let an engine run the detector's forward pass from now on; eager takes it away again.
 
     The engine gives scores and terms; with maps, a second compiled pass gives the maps as well.
@@ -70,7 +71,7 @@ def attach(detector: Detector[Any], name: Name, maps: bool = False) -> None:
 
 
 def _ready(
-    detector: Detector[Any], name: Name, maps: bool
+    detector: Detector[Any], name: str, maps: bool
 ) -> tuple[Layout, Callable[[Tensor], list[Tensor]]]:
     module = _MODULES[name]
     folder = cache_folder() / f"{detector.name}-{_key(detector, module.version(), maps)}"

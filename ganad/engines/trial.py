@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ganad.calibration import Calibration
 from ganad.detectors.base import Detector
-from ganad.engines.compiled import Name, attach
+from ganad.engines.compiled import attach
 from ganad.engines.gate import Agreement, agreement
 from ganad.errors import EngineError
 
@@ -50,7 +50,7 @@ def try_engines(
     calibration: Calibration | None,
     images: Tensor,
     ids: Sequence[str],
-    names: Sequence[Name],
+    names: Sequence[str],
 ) -> list[Trial]:
     """Score images, uint8 (n, c, s, s), with the eager pass and with each engine of the names.
 

@@ -53,6 +53,10 @@ class Run(Record):
     started_at: datetime
     finished_at: datetime | None = None
     manifest: ManifestFacts | None = None
+    engine: Text = "eager"
+    """What runs the forward pass. A table keeps the engine that a model began with."""
+    engine_trials: list[dict[str, Any]] = []
+    """How the engines did on the first images; see ganad.engines.trial."""
     counts: Counts = {}
     """in (rows), distinct (images), scored, failed."""
     failure_kinds: Counts = {}

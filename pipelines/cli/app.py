@@ -194,6 +194,13 @@ def score(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Score images again that have an error.")
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="What runs the networks: eager, inductor, openvino, or auto for the quickest that "
+            "gives the same p-values."
+        ),
+    ] = "eager",
     dry_run: DryRun = False,
     debug: Debug = False,
 ) -> None:
@@ -215,6 +222,7 @@ def score(
         workers=workers,
         gpu=gpu,
         retry_failed=retry_failed,
+        engine=engine,
         debug=debug,
     )
     for model, done in runs.items():

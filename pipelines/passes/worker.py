@@ -99,8 +99,13 @@ class UnitWorker(ABC):
 class ModelWorker(UnitWorker):
     """A worker that holds one or several models, on the GPU where it has one."""
 
-    def load_models(self, models: Sequence[str], num_threads: int) -> None:
-        """Load them and set `preprocessings`; part of every `setup`. Raises ModelError."""
+    def load_models(
+        self, models: Sequence[str], num_threads: int, engines: Sequence[str] = ()
+    ) -> None:
+        """Load them and set `preprocessings`; part of every `setup`. engines: one for each model.
+
+        Raises ModelError, and ConfigError for an engine that this machine does not have.
+        """
         # Not above: the driver of a pass names the class and needs no torch.
         import torch
 
@@ -113,6 +118,11 @@ class ModelWorker(UnitWorker):
             for model in models
         ]
         self.preprocessings = distinct([model.preprocessing for model in self.models])
+        for model, engine in zip(self.models, engines, strict=False):
+            if engine != "eager":
+                from ganad.engines.compiled import attach
+
+                attach(model.detector, engine)
 
     @property
     def model(self) -> Model:

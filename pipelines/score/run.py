@@ -15,6 +15,7 @@ from ganad.scores.records import Run
 from ganad.storage import files as storage
 from pipelines.cluster.connection import connected, share
 from pipelines.passes.listing import BackgroundListing
+from pipelines.score.engines import EAGER
 from pipelines.score.finish import finish
 from pipelines.score.job import find_job
 from pipelines.score.plan import Plan
@@ -31,11 +32,13 @@ def score(
     gpu: bool | None = None,
     retry_failed: bool = False,
     cores: int | None = None,
+    engine: str = EAGER,
     debug: bool = False,
 ) -> dict[str, Run]:
     """Score every image of source with every model into the table at out; returns runs by model.
 
-    cores: of each worker without a GPU; left out, the workers share all.
+    cores: of each worker without a GPU; left out, the workers share all. engine: eager, auto, or
+    the name of one; see pipelines.score.engines.
     """
     totals, table = Totals(), storage.absolute(out)
     saved = [ModelFolder.read(model) for model in models]
@@ -44,7 +47,8 @@ def score(
         archive.wait_for_start()
         job = find_job(table, out, ids, archive)
         with connected(debug):
-            scoring = Scoring(saved, table, archive, share(workers, gpu, cores=cores), totals)
+            resources = share(workers, gpu, cores=cores)
+            scoring = Scoring(saved, table, archive, resources, totals, engine)
             job = job or scoring.begin()
             if retry_failed:
                 scoring.retry(job)

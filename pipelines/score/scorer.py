@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 class Scorer(ModelWorker):
     """Scores one unit at a time with all models and writes its part of each model's table."""
 
-    def setup(self, models: Sequence[str], num_threads: int, table: str) -> None:
-        self.load_models(models, num_threads)
+    def setup(
+        self, models: Sequence[str], num_threads: int, table: str, engines: Sequence[str] = ()
+    ) -> None:
+        self.load_models(models, num_threads, engines)
         self.table = table
         self.process = {
             "host": socket.gethostname(),

@@ -10,7 +10,7 @@ from typing import Any
 
 from ganad.images.decode import Preprocessing
 from ganad.saved import read_info
-from ganad.scores.records import Job, ManifestFacts, Run, write_job, write_run
+from ganad.scores.records import Job, ManifestFacts, Run, read_runs, write_job, write_run
 from ganad.storage import files as storage
 from pipelines.cluster.connection import Resources
 from pipelines.console.progress import Meter, say
@@ -18,6 +18,7 @@ from pipelines.passes.listing import BackgroundListing
 from pipelines.passes.stream import stream
 from pipelines.passes.units import Unit, cut, rows_per_unit
 from pipelines.passes.worker import distinct
+from pipelines.score.engines import AUTO, EAGER, check_engine, choose
 from pipelines.score.plan import Missing, Plan
 from pipelines.score.retry import FOLDER, finish_retry, open_retry
 from pipelines.score.scorer import Scorer
@@ -63,10 +64,13 @@ class Scoring:
         archive: BackgroundListing,
         resources: Resources,
         totals: Totals,
+        engine: str = EAGER,
     ) -> None:
+        check_engine(engine, resources)
         self.models = {model.id: model for model in models}
         self.table, self.archive, self.resources, self.totals = table, archive, resources, totals
         self.runs = {model.id: model.run(archive.uri) for model in models}
+        self._engine = engine
         self._begun: set[str] = set()
         self._num_before = 0
 
@@ -113,9 +117,10 @@ class Scoring:
 
     def _work(self, units: Sequence[Unit], models: Sequence[str], table: str) -> Iterator[int]:
         """Score units into a table; yields the images of each when it is done."""
-        self._begin_runs(models)
+        self._begin_runs(models, units[0])
         arguments = {
             "models": [self.models[model].path for model in models],
+            "engines": [self.runs[model].engine for model in models],
             "num_threads": self.resources.threads,
             "table": table,
         }
@@ -124,8 +129,25 @@ class Scoring:
             self.totals.add(result)
             yield int(result["num"])
 
-    def _begin_runs(self, models: Iterable[str]) -> None:
+    def _begin_runs(self, models: Iterable[str], first: Unit) -> None:
         """Until its record is written again, at the end, a model counts as unfinished."""
-        for model in set(models) - self._begun:
+        before = read_runs(self.table)
+        for model in sorted(set(models) - self._begun):
+            if model in before:
+                # Scores of one model come from one engine, whatever is typed the next time.
+                engine, trials = before[model].engine, before[model].engine_trials
+                if self._engine not in (AUTO, engine):
+                    say(f"{model} goes on with the engine that it began with: {engine}")
+            else:
+                engine, trials = self._choose(model, first)
+            found = {"engine": engine, "engine_trials": trials}
+            self.runs[model] = self.runs[model].model_copy(update=found)
             write_run(self.table, self.runs[model])
             self._begun.add(model)
+
+    def _choose(self, model: str, unit: Unit) -> tuple[str, list[dict[str, Any]]]:
+        folder = self.models[model]
+        choice = choose(
+            folder.path, model, folder.preprocessing, self._engine, unit, self.resources
+        )
+        return choice.engine, list(choice.trials)

@@ -1,0 +1,79 @@
+"""A compiled engine in a scoring job: the same p-values, one engine for a table's model."""
+
+import json
+
+import pyarrow.dataset
+import pytest
+
+from ganad import fit
+from ganad.engines import openvino
+from ganad.errors import ConfigError
+from ganad.scores.records import read_runs
+from ganad.scores.table import ScoreTable
+from pipelines.score import engines
+from pipelines.score.run import score
+from tests.pipelines.small_model import SMALL
+
+pytestmark = [
+    pytest.mark.usefixtures("ray_cluster"),
+    pytest.mark.skipif(
+        openvino.available() is not None, reason="no OpenVINO: pip install 'ganad[openvino]'"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def model(image_folder, tmp_path_factory):
+    """In float32, so that engines agree with the eager pass on every machine."""
+    fitted = fit("ganomaly", image_folder / "train", **{**SMALL, "precision": "float32"})
+    return fitted.save(str(tmp_path_factory.mktemp("models") / "ganomaly"))
+
+
+def rows(table):
+    found = ScoreTable(str(table)).query("SELECT name, score, p_value FROM scores ORDER BY name")
+    return found.to_pylist()
+
+
+def test_a_table_is_scored_by_openvino_and_goes_on_with_it(model, image_folder, tmp_path, capfd):
+    source, table = [str(image_folder)], tmp_path / "table"
+    score([model], source, str(tmp_path / "eager"))
+    (run,) = score([model], source, str(table), engine="openvino").values()
+    assert run.engine == "openvino"
+    assert [one["engine"] for one in run.engine_trials] == ["eager", "openvino"]
+    assert run.engine_trials[1]["agreement"]["passed"]
+    step = 1 / (len(read_calibration(model)) + 1)
+    for one, other in zip(rows(tmp_path / "eager"), rows(table), strict=True):
+        assert one["score"] == pytest.approx(other["score"], rel=1e-4)
+        assert abs(one["p_value"] - other["p_value"]) <= step + 1e-9
+    part = next(table.glob("model=*/*.parquet"))
+    part.unlink()
+    score([model], source, str(table))
+    assert read_runs(str(table))[run.model].engine == "openvino"
+    assert "goes on with the engine that it began with: openvino" in capfd.readouterr().err
+
+
+def read_calibration(model):
+    return pyarrow.dataset.dataset(f"{model}/calibration.parquet").to_table()
+
+
+def test_an_engine_that_does_not_agree_is_not_taken(
+    model, image_folder, tmp_path, capfd, monkeypatch
+):
+    disagrees = {
+        "engine": "openvino",
+        "images_per_s": 9.0,
+        "passed": False,
+        "agreement": {"n": 56, "p_difference": 0.2, "spearman": 0.9},
+    }
+    answer = {"report": json.dumps({"engine": "eager", "trials": [disagrees]})}
+    monkeypatch.setattr(engines, "stream", lambda *arguments: iter([answer]))
+    choice = engines.choose("m", "knn-1", None, "openvino", None, engines.Resources(1, 0, 1))
+    assert choice.engine == "eager"
+    said = capfd.readouterr().err
+    assert "knn-1 is scored eager: with openvino p-values of 56 images differ by up to 0.2" in said
+
+
+def test_an_unknown_engine_is_named_before_anything_is_scored(model, image_folder, tmp_path):
+    with pytest.raises(ConfigError, match="--engine turbo: use one of auto, eager"):
+        score([model], [str(image_folder)], str(tmp_path / "t"), engine="turbo")
+    assert not list((tmp_path / "t").glob("model=*"))
