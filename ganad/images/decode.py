@@ -206,6 +206,8 @@ def _in_one_line(error: Exception) -> str:
     if isinstance(error, RefusedError):
         return str(error)
     message = " ".join(re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "", str(error)).split())
+    if isinstance(error, MemoryError) or "out of memory" in message.lower():
+        return "decoding it takes more memory than one image may have"
     if "truncated" in message.lower():
         return "truncated: the file ends before its image does"
     return f"{type(error).__name__}: {message}"[:200].rstrip(": ")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
 from ganad.archive.parquets import read_cells
 from ganad.errors import ArchiveError, Outage
-from ganad.images.decode import Decoded, Preprocessing, decode, failed
+from ganad.images.decode import Decoded, Preprocessing, failed
+from ganad.images.sandbox import decode_all
 from ganad.storage import files as storage
 from ganad.storage.retry import OnRetry, patiently, why
 
@@ -21,6 +23,7 @@ UNFETCHED = "cannot be fetched"
 
 Row = Mapping[str, Any]
 Numbered = tuple[int, Row]
+K = TypeVar("K")
 
 
 class _Way(NamedTuple):
@@ -33,9 +36,6 @@ class _Way(NamedTuple):
     @property
     def most_bytes(self) -> int:
         return BYTES_PER_PIXEL * max(kind.max_pixels for kind in self.preprocessings)
-
-    def decode(self, data: bytes) -> list[Decoded]:
-        return [decode(data, kind) for kind in self.preprocessings]
 
     def failed(self, error: str) -> list[Decoded]:
         return [failed(error)] * len(self.preprocessings)
@@ -80,18 +80,48 @@ def load_images(
 
 def _load_loose(
     rows: Sequence[Numbered], way: _Way, num_threads: int
-) -> Iterable[tuple[int, list[Decoded]]]:
-    def load(item: Numbered) -> tuple[int, list[Decoded]]:
-        number, row = item
-        try:
-            return number, way.decode(_fetch(row, way))
-        except _FetchError as error:
-            return number, way.failed(str(error))
+) -> Iterator[tuple[int, list[Decoded]]]:
+    is_local = not any(storage.is_remote(row["uri"]) for _, row in rows)
+    fetched = _fetched(rows, way) if is_local else _fetched_ahead(rows, way, num_threads)
+    errors: dict[int, str] = {}
+    yield from decode_all(_without(fetched, errors), way.preprocessings)
+    yield from ((number, way.failed(error)) for number, error in errors.items())
 
-    if num_threads == 1 or not any(storage.is_remote(row["uri"]) for _, row in rows):
-        return map(load, rows)
-    with ThreadPoolExecutor(num_threads) as pool:
-        return list(pool.map(load, rows))
+
+def _without(
+    fetched: Iterable[tuple[K, bytes | _FetchError]], errors: dict[K, str]
+) -> Iterator[tuple[K, bytes]]:
+    """What could be fetched; the rest is added to errors."""
+    for key, data in fetched:
+        if isinstance(data, _FetchError):
+            errors[key] = str(data)
+        else:
+            yield key, data
+
+
+def _fetched(rows: Iterable[Numbered], way: _Way) -> Iterator[tuple[int, bytes | _FetchError]]:
+    for number, row in rows:
+        try:
+            yield number, _fetch(row, way)
+        except _FetchError as error:
+            yield number, error
+
+
+def _fetched_ahead(
+    rows: Iterable[Numbered], way: _Way, num_threads: int
+) -> Iterator[tuple[int, bytes | _FetchError]]:
+    """The same with several requests at a time, and no more files in memory than threads."""
+    pool = ThreadPoolExecutor(num_threads)
+    coming: deque[Future[list[tuple[int, bytes | _FetchError]]]] = deque()
+    try:
+        for row in rows:
+            if len(coming) == num_threads:
+                yield from coming.popleft().result()
+            coming.append(pool.submit(lambda row: list(_fetched([row], way)), row))
+        while coming:
+            yield from coming.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class _FetchError(Exception):
@@ -124,9 +154,12 @@ def _load_cells(
 
     def read() -> None:
         missing = [place for place, numbers in places.items() if numbers[0] not in result]
-        for place, data in read_cells(uri, column, missing):
-            decoded = _decode_cell(data, way)
+        cells = ((place, _checked(data, way)) for place, data in read_cells(uri, column, missing))
+        errors: dict[int, str] = {}
+        for place, decoded in decode_all(_without(cells, errors), way.preprocessings):
             result.update((number, decoded) for number in places[place])
+        for place, text in errors.items():
+            result.update((number, way.failed(text)) for number in places[place])
 
     error = "the file has no such row any more"
     try:
@@ -139,12 +172,11 @@ def _load_cells(
     return {number: result.get(number, way.failed(error)) for number, _ in rows}
 
 
-def _decode_cell(data: bytes | None, way: _Way) -> list[Decoded]:
+def _checked(data: bytes | None, way: _Way) -> bytes | _FetchError:
+    """The bytes of a cell, or why they are no image."""
     if data is None:
-        return way.failed("the row holds no bytes")
-    if len(data) > way.most_bytes:
-        return way.failed(_too_large(len(data)))
-    return way.decode(data)
+        return _FetchError("the row holds no bytes")
+    return _FetchError(_too_large(len(data))) if len(data) > way.most_bytes else data
 
 
 def _blamed(error: Exception, uri: str, way: _Way) -> Exception:
