@@ -15,14 +15,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ganad.errors import TableError
+from ganad.scores.checksums import CheckedFile, Damaged
 from ganad.scores.files import ScoreFile
 from ganad.scores.sql import SAME_COMMAND
 from ganad.scores.table import ScoreTable
-from ganad.storage import files as storage
-from ganad.storage.reasons import translated
 
 NUM_PERIODS = 8
 NUM_SLOWEST = 5
@@ -50,9 +48,8 @@ def read_notes(table: ScoreTable) -> list[dict[str, Any]]:
 
 def _read(file: ScoreFile) -> dict[str, Any] | None:
     try:
-        with translated(file.uri), storage.open_input(file.uri) as source:
-            metadata = pq.ParquetFile(source).schema_arrow.metadata or {}
-    except pa.ArrowException:
+        metadata = CheckedFile(file.uri, file.size).metadata
+    except Damaged:
         raise TableError(f"{file.uri} cannot be read: {SAME_COMMAND}") from None
     if _KEY not in metadata:
         return None

@@ -17,7 +17,7 @@ from typing import Any
 from fsspec.spec import AbstractFileSystem
 
 from ganad.errors import ArchiveError
-from ganad.storage import files as storage
+from ganad.scores.checksums import CheckedFile, Damaged
 from ganad.storage.database import SpillFolder
 
 
@@ -43,6 +43,9 @@ class PartFiles(AbstractFileSystem):
         """Kept for as long as DuckDB keeps this filesystem, which is as long as the connection."""
         self.failure: ArchiveError | None = None
         """The error behind DuckDB's, which holds a whole traceback as text."""
+        self.damaged: str | None = None
+        """The name of a file that is not as it was written."""
+        self._open_files: dict[str, CheckedFile] = {}
 
     @classmethod
     def uri(cls, name: str) -> str:
@@ -57,15 +60,19 @@ class PartFiles(AbstractFileSystem):
     def _open(self, path: str, mode: str = "rb", **options: Any) -> _OpenPart:
         if mode != "rb":
             raise PermissionError("a score table can only be read")
-        return _OpenPart(self, self._part(path).uri)
+        name = self._strip_protocol(path)
+        return _OpenPart(self, name, self._checked(name))
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
         return {"name": path, "size": self._part(path).size, "type": "file"}
 
     @contextmanager
-    def noting_failure(self) -> Iterator[None]:
+    def noting_failure(self, name: str) -> Iterator[None]:
         try:
             yield
+        except Damaged:
+            self.damaged = name
+            raise
         except ArchiveError as error:
             # Without its frames, which would keep DuckDB's objects alive in a circle.
             self.failure = ArchiveError(str(error))
@@ -80,6 +87,11 @@ class PartFiles(AbstractFileSystem):
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
         raise PermissionError("a score table cannot be listed")
 
+    def _checked(self, name: str) -> CheckedFile:
+        part = self._part(name)
+        # DuckDB opens a file several times in a query; its footer is compared once.
+        return self._open_files.setdefault(name, CheckedFile(part.uri, part.size))
+
     def _part(self, path: str) -> PartFile:
         try:
             return self.parts[self._strip_protocol(path)]
@@ -91,9 +103,8 @@ class _OpenPart:
     """One open file. DuckDB shares the handle among its threads, each of which seeks and then
     reads, so every thread has a position of its own."""
 
-    def __init__(self, files: PartFiles, uri: str) -> None:
-        self.files = files
-        self.uri = uri
+    def __init__(self, files: PartFiles, name: str, file: CheckedFile) -> None:
+        self.files, self.name, self.file = files, name, file
         self.thread = threading.local()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -102,8 +113,8 @@ class _OpenPart:
         return offset
 
     def read(self, size: int) -> bytes:
-        with self.files.noting_failure():
-            data = storage.read_bytes(self.uri, self.tell(), size)
+        with self.files.noting_failure(self.name):
+            data = self.file.read(self.tell(), size)
         self.thread.offset = self.tell() + len(data)
         return data
 

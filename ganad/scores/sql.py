@@ -144,6 +144,8 @@ class Session:
 
     def _damaged_part(self, error: Exception) -> str | None:
         """The part that DuckDB could not read; None if the fault lies elsewhere."""
+        if self._files.damaged is not None:
+            return self._files.damaged
         named = _PART_IN_MESSAGE.search(str(error))
         if named is not None and named[1] in self._files.parts:
             return named[1]

@@ -20,9 +20,10 @@ class Plan:
         self._rows_per_unit = rows_per_unit
         self._scored: dict[str, set[int]] = {model: set() for model in ids}
         """By model, the numbers of its units."""
-        for file in live(list_files(table)):
-            if file.model in self._scored:
-                self._scored[file.model].update(file.units)
+        self.files = [file for file in live(list_files(table)) if file.model in self._scored]
+        """Those of the models, at the beginning."""
+        for file in self.files:
+            self._scored[file.model].update(file.units)
         self._num_units = 0
         self.num_images_before = 0
         """Images that every model had scored at the beginning."""

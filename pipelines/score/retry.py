@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from ganad.archive.parts import ROWS_PER_PART, Part
 from ganad.archive.rows import SCHEMA, Row
 from ganad.errors import TableError
+from ganad.scores.checksums import CheckedFile, to_parquet
 from ganad.scores.files import JOB, ScoreFile, list_files, live
 from ganad.scores.records import Name
 from ganad.scores.table import SCHEMA as SCORES
@@ -87,7 +88,8 @@ def _failed_rows(files: Iterable[ScoreFile], units: Sequence[Unit]) -> Iterator[
 
 def _failed_ids(file: ScoreFile) -> set[str]:
     failed = pc.field("error").is_valid()
-    return set(storage.read_table(file.uri, ["image_id"], failed)["image_id"].to_pylist())
+    rows = CheckedFile(file.uri, file.size).table(["image_id"], failed)
+    return set(rows["image_id"].to_pylist())
 
 
 def finish_retry(table: str) -> None:
@@ -97,8 +99,8 @@ def finish_retry(table: str) -> None:
     for model in sorted({file.model for file in files}):
         results = _Results(file for file in files if file.model == model)
         for file in ScoreTable(table, [model]).files_with_errors():
-            before = storage.read_table(file.uri)
-            storage.write_table(file.uri, results.put_into(before))
+            before = CheckedFile(file.uri, file.size).table()
+            storage.write_bytes(file.uri, to_parquet(results.put_into(before)))
     storage.remove_folder(folder)
 
 
@@ -118,7 +120,7 @@ class _Results:
             file = next(self._files, None)
             if file is None:  # errors that came after the rows were collected
                 break
-            fresh = storage.read_table(file.uri).replace_schema_metadata(None)
+            fresh = CheckedFile(file.uri, file.size).table().replace_schema_metadata(None)
             self._rows = pa.concat_tables([self._rows, fresh])
         places = self._places(ids)
         rows = np.arange(len(table))

@@ -50,11 +50,14 @@ def score(
             resources = share(workers, gpu, cores=cores)
             scoring = Scoring(saved, table, archive, resources, totals, engine)
             job = job or scoring.begin()
-            if retry_failed:
-                scoring.retry(job)
             units = Plan(table, ids, job.rows_per_unit)
             for parts in archive.rounds():
                 archive.report()
                 scoring.score(units.add(parts), units.num_images_before)
+            if scoring.remove_damaged(units.files):
+                units = Plan(table, ids, job.rows_per_unit)
+                scoring.score(units.add(archive.parts), units.num_images_before)
+            if retry_failed:
+                scoring.retry(job)
         archive.report()
     return finish(table, list(scoring.runs.values()), archive.wait_for_end(), totals)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import ray
 
+from ganad.scores.checksums import to_parquet
 from ganad.scores.files import ScoreFile
 from ganad.scores.notes import with_note
 from ganad.scores.rows import score_rows
@@ -56,8 +57,8 @@ class Scorer(ModelWorker):
                 failures.update(error for error in scored["error"].to_pylist() if error)
             notes.append(note)
             began = time.perf_counter()
-            part = with_note(scored, note)
-            write = functools.partial(storage.write_table, file.uri, part)
+            part = to_parquet(with_note(scored, note))
+            write = functools.partial(storage.write_bytes, file.uri, part)
             patiently(write, file.uri, JOB_PATIENCE_S, retried.append)
             write_s += time.perf_counter() - began
         report = {

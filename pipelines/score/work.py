@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from ganad.images.decode import Preprocessing
 from ganad.saved import read_info
+from ganad.scores.checksums import CheckedFile, Damaged
+from ganad.scores.files import ScoreFile
 from ganad.scores.records import Job, ManifestFacts, Run, read_runs, write_job, write_run
 from ganad.storage import files as storage
 from pipelines.cluster.connection import Resources
@@ -23,6 +26,9 @@ from pipelines.score.plan import Missing, Plan
 from pipelines.score.retry import FOLDER, finish_retry, open_retry
 from pipelines.score.scorer import Scorer
 from pipelines.score.totals import Totals
+
+NUM_READERS = 16
+"""Parts that are read at once to compare their checksums: on S3 each waits for its answer."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,11 @@ class ModelFolder:
         preprocessing = Preprocessing(**info["preprocessing"])
         return ModelFolder(storage.absolute(folder), str(info["id"]), preprocessing, info)
 
-    def run(self, manifest: str) -> Run:
-        """The record of a run that begins now."""
+    def run(self, manifest: str, before: Run | None) -> Run:
+        """The record of a run that begins now; before: that of the last one."""
+        kept = {} if before is None else before.model_dump(include={"engine", "engine_trials"})
         return Run(
+            **kept,
             model=self.id,
             path=self.path,
             detector=self.info["detector"],
@@ -69,7 +77,8 @@ class Scoring:
         check_engine(engine, resources)
         self.models = {model.id: model for model in models}
         self.table, self.archive, self.resources, self.totals = table, archive, resources, totals
-        self.runs = {model.id: model.run(archive.uri) for model in models}
+        self._before = read_runs(table)
+        self.runs = {m.id: m.run(archive.uri, self._before.get(m.id)) for m in models}
         self._engine = engine
         self._begun: set[str] = set()
         self._num_before = 0
@@ -98,6 +107,20 @@ class Scoring:
                     totals.num_scored += num
                     meter.expect(archive.num_images, archive.manifest is None)
                     meter.update(meter.done + num, totals.remark())
+
+    def remove_damaged(self, files: Sequence[ScoreFile]) -> bool:
+        """Remove those that cannot be read or that have changed; False if there are none."""
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            intact = list(pool.map(_is_intact, files))
+        damaged = [file for file, good in zip(files, intact, strict=True) if not good]
+        if damaged:
+            say(
+                f"{len(damaged):,} damaged parts are scored again, the first: {damaged[0].path} of "
+                f"{self.table}"
+            )
+        for file in damaged:
+            storage.remove(file.uri)
+        return bool(damaged)
 
     def retry(self, job: Job) -> None:
         """Score images again that have an error."""
@@ -131,17 +154,15 @@ class Scoring:
 
     def _begin_runs(self, models: Iterable[str], first: Unit) -> None:
         """Until its record is written again, at the end, a model counts as unfinished."""
-        before = read_runs(self.table)
         for model in sorted(set(models) - self._begun):
-            if model in before:
-                # Scores of one model come from one engine, whatever is typed the next time.
-                engine, trials = before[model].engine, before[model].engine_trials
-                if self._engine not in (AUTO, engine):
-                    say(f"{model} goes on with the engine that it began with: {engine}")
-            else:
+            if model not in self._before:
                 engine, trials = self._choose(model, first)
-            found = {"engine": engine, "engine_trials": trials}
-            self.runs[model] = self.runs[model].model_copy(update=found)
+                found = {"engine": engine, "engine_trials": trials}
+                self.runs[model] = self.runs[model].model_copy(update=found)
+            # Scores of one model come from one engine, whatever is typed the next time.
+            elif self._engine not in (AUTO, self.runs[model].engine):
+                engine = self.runs[model].engine
+                say(f"{model} goes on with the engine that it began with: {engine}")
             write_run(self.table, self.runs[model])
             self._begun.add(model)
 
@@ -151,3 +172,11 @@ class Scoring:
             folder.path, model, folder.preprocessing, self._engine, unit, self.resources
         )
         return choice.engine, list(choice.trials)
+
+
+def _is_intact(file: ScoreFile) -> bool:
+    try:
+        CheckedFile(file.uri, file.size).check()
+    except Damaged:
+        return False
+    return True

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ganad.errors import QueryError, TableError
+from ganad.scores.checksums import to_parquet
 from ganad.scores.partfiles import PartFile, PartFiles
 from ganad.scores.table import COLUMNS, SCHEMA, ScoreTable
 from ganad.storage import files as storage
@@ -247,7 +248,7 @@ def test_a_stream_that_is_dropped_half_way_leaves_nothing_open(tmp_path):
 
 def test_threads_share_a_part_without_mixing_up_their_places(tmp_path):
     """DuckDB's threads seek and read through one handle; fsspec's own files would mix them up."""
-    data = np.arange(100_000, dtype=np.int32).tobytes()
+    data = to_parquet(pa.table({"x": np.random.default_rng(0).random(50_000)}))
     storage.write_bytes(str(tmp_path / "part"), data)
     part = PartFiles({"p": PartFile(str(tmp_path / "part"), len(data))})._open("scores://p")
     wrong = []

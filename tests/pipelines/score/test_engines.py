@@ -50,6 +50,8 @@ def test_a_table_is_scored_by_openvino_and_goes_on_with_it(model, image_folder, 
     score([model], source, str(table))
     assert read_runs(str(table))[run.model].engine == "openvino"
     assert "goes on with the engine that it began with: openvino" in capfd.readouterr().err
+    score([model], source, str(table))  # with nothing to do, it is still that of the scores
+    assert read_runs(str(table))[run.model].engine == "openvino"
 
 
 def read_calibration(model):

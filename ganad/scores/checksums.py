@@ -1,0 +1,159 @@
+"""Score files with checksums in their own Parquet footer, compared whenever they are read.
+
+Readers of Parquet do not compare checksums (DuckDB knows none, pyarrow's are off), so a byte that a
+disk or a network changed would be another score. Here every block of BLOCK bytes has a checksum,
+and so has the footer that holds these: a reader needs no more than the blocks that it reads.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Sequence
+from zlib import crc32
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ganad.errors import TableError
+from ganad.storage import files as storage
+
+BLOCK = 2**16
+_BLOCKS, _FOOTER = b"ganad.blocks", b"ganad.footer"
+_DIGITS = 8
+_UNKNOWN = b"#" * _DIGITS
+"""In the place of the footer's own checksum while that is computed."""
+_END = 8
+"""Bytes behind the footer: its length and the magic PAR1."""
+_AT_ONCE = 2**23
+_TAIL = 2**15
+"""Read at the end of a file at first, which holds the footer of most."""
+
+
+class Damaged(TableError):
+    """A score file is not as it was written."""
+
+
+def to_parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
+    """A Parquet file with checksums."""
+    plain = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+    coded = [name for name in table.schema.names if name not in plain]
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", use_dictionary=coded) as writer:
+        writer.write_table(table, row_group_size)
+        blocks = b"".join(_checksums(sink.getvalue()))
+        writer.add_key_value_metadata({_BLOCKS: blocks, _FOOTER: _UNKNOWN})
+    data = sink.getvalue()
+    footer = _footer(data)
+    return data[: -len(footer)] + footer.replace(_UNKNOWN, _checksum(footer))
+
+
+def _footer(data: bytes) -> bytes:
+    """Also the eight bytes behind it."""
+    return data[-_END - int.from_bytes(data[-_END:-4], "little") :]
+
+
+def _checksums(data: bytes) -> list[bytes]:
+    return [_checksum(data[start : start + BLOCK]) for start in range(0, len(data), BLOCK)]
+
+
+def _checksum(data: bytes) -> bytes:
+    return b"%08x" % crc32(data)
+
+
+class CheckedFile:
+    """A score file of so many bytes; one that an earlier version wrote has no checksums and is read
+    as it is. Threads may share it."""
+
+    def __init__(self, uri: str, size: int) -> None:
+        self.uri, self.size = uri, size
+        self._lock = threading.Lock()
+        self._footer: bytes | None = None
+        self._blocks: list[bytes] | None = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes of the file, fewer at its end. Raises Damaged, and ArchiveError."""
+        footer = self._open()
+        start = self.size - len(footer)
+        """Where the blocks end and the footer begins."""
+        end = min(offset + size, self.size)
+        behind = footer[max(0, offset - start) : max(0, end - start)]
+        if offset >= start:
+            return behind
+        end = min(end, start)
+        if self._blocks is None:
+            return self._bytes(offset, end) + behind
+        first, last = offset // BLOCK, -(-end // BLOCK)
+        data = self._bytes(first * BLOCK, min(last * BLOCK, start))
+        if _checksums(data) != self._blocks[first:last]:
+            raise Damaged(f"{self.uri}: a checksum differs")
+        return data[offset - first * BLOCK : end - first * BLOCK] + behind
+
+    def table(
+        self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None
+    ) -> pa.Table:
+        """The rows, or some of the columns and rows. Raises Damaged, and ArchiveError."""
+        data = io.BytesIO(self.read(0, self.size))
+        try:
+            return pq.read_table(data, columns=columns and list(columns), filters=filters)
+        except (pa.ArrowException, OSError, ValueError) as error:  # of one without checksums
+            raise Damaged(f"{self.uri}: {error}") from None
+
+    def check(self) -> None:
+        """Read all of it, a bit at a time. Raises Damaged, and ArchiveError."""
+        self._open()
+        if self._blocks is None:
+            self.table()
+        for start in range(0, self.size, _AT_ONCE):
+            self.read(start, _AT_ONCE)
+
+    @property
+    def metadata(self) -> dict[bytes, bytes]:
+        """Key-value pairs of the footer. Raises Damaged, and ArchiveError."""
+        return _metadata(self._open(), self.uri)
+
+    def _open(self) -> bytes:
+        """The footer, compared with its checksum."""
+        with self._lock:
+            if self._footer is None:
+                footer = self._read_footer()
+                self._blocks = _blocks_of(footer, self.size, self.uri)
+                self._footer = footer
+            return self._footer
+
+    def _read_footer(self) -> bytes:
+        tail = self._bytes(max(0, self.size - _TAIL), self.size)
+        if len(tail) < _END or tail[-4:] != b"PAR1":
+            raise Damaged(f"{self.uri}: it is not a whole Parquet file")
+        length = int.from_bytes(tail[-_END:-4], "little") + _END
+        if length > self.size:
+            raise Damaged(f"{self.uri}: it is not a whole Parquet file")
+        return tail[-length:] if length <= len(tail) else self._bytes(self.size - length, self.size)
+
+    def _bytes(self, start: int, end: int) -> bytes:
+        data = storage.read_bytes(self.uri, start, end - start)
+        if len(data) != end - start:
+            raise Damaged(f"{self.uri}: it is shorter than it was")
+        return data
+
+
+def _blocks_of(footer: bytes, size: int, uri: str) -> list[bytes] | None:
+    """Checksums of the blocks; None if the file has none."""
+    metadata = _metadata(footer, uri)
+    if _FOOTER not in footer and _BLOCKS not in footer:
+        return None
+    own, text = metadata.get(_FOOTER), metadata.get(_BLOCKS, b"")
+    if not own or _checksum(footer.replace(own, _UNKNOWN)) != own:
+        raise Damaged(f"{uri}: the checksum of its footer differs")
+    blocks = [text[i : i + _DIGITS] for i in range(0, len(text), _DIGITS)]
+    if len(blocks) != -(-(size - len(footer)) // BLOCK):
+        raise Damaged(f"{uri}: it has another length than when it was written")
+    return blocks
+
+
+def _metadata(footer: bytes, uri: str) -> dict[bytes, bytes]:
+    try:
+        return dict(pq.read_metadata(io.BytesIO(footer)).metadata or {})
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise Damaged(f"{uri}: {error}") from None
