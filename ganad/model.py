@@ -8,8 +8,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -18,10 +16,10 @@ from safetensors.torch import save as save_tensors
 from ganad.calibration import Calibration
 from ganad.detectors import configure, find
 from ganad.detectors.base import Detector
-from ganad.errors import ModelError
+from ganad.errors import ConfigError, ModelError
 from ganad.images.decode import Decoded, Preprocessing
 from ganad.images.inputs import decoded_batches
-from ganad.saved import FORMAT, digest, read_saved, versions
+from ganad.saved import REMEDY, WEIGHTS, digest, read_saved, write_saved
 from ganad.storage import files as storage
 
 
@@ -109,9 +107,8 @@ class Model:
 
     @property
     def info(self) -> dict[str, Any]:
-        """The contents of model.json."""
+        """What model.json says of the model."""
         return {
-            "format": FORMAT,
             "id": self.id,
             "detector": self.detector.name,
             **self._settings,
@@ -157,18 +154,10 @@ class Model:
             p_value = self.calibration.p_values(score)
         return ImageScores(score, p_value, terms, found, [one.error for one in decoded])
 
-    def save(self, folder: str) -> str:
-        """Write the model's folder; model.json comes last. Returns the folder's URI."""
+    def save(self, folder: str, beside: Mapping[str, bytes] | None = None) -> str:
+        """Write the model's folder, and further files by name. Returns the folder's URI."""
         folder = storage.absolute(folder)
-        storage.write_bytes(storage.join(folder, "model.safetensors"), self._weights)
-        if self.calibration is not None:
-            sink = pa.BufferOutputStream()
-            pq.write_table(self.calibration.to_table(), sink)
-            data = sink.getvalue().to_pybytes()
-            storage.write_bytes(storage.join(folder, "calibration.parquet"), data)
-        storage.write_json(
-            storage.join(folder, "model.json"), {**self.info, "versions": versions()}
-        )
+        write_saved(folder, self.info, self._weights, self.calibration, beside or {})
         return folder
 
 
@@ -176,12 +165,23 @@ def load(folder: str, device: str | torch.device = "cpu") -> Model:
     """Load a saved model; raises ModelError if the folder is not one or its files disagree."""
     saved = read_saved(folder)
     info = saved.info
-    detector = find(info["detector"]).from_saved(configure(info["detector"], info["config"]))
     try:
-        detector.load_state_dict(load_tensors(saved.weights))
-    except (RuntimeError, ValueError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{folder} is damaged ({reason}): train the model again") from None
-    model = Model(detector.eval(), saved.calibration, dict(info["training"]), info)
-    detector.to(device).to(memory_format=torch.channels_last)
+        detector = find(info["detector"])
+        config = configure(info["detector"], info["config"])
+    except ConfigError as error:
+        raise ModelError(
+            f"{folder} cannot be loaded by this version of ganad ({error}): use the version that "
+            f"trained it, {info['versions'].get('ganad', 'an earlier one')}, or train it again"
+        ) from None
+    try:
+        needed = detector.num_bytes(config)
+        if needed is not None and needed > len(saved.weights):
+            raise ValueError(f"{WEIGHTS} is smaller than the networks of its config")
+        loaded = detector.from_saved(config)
+        loaded.load_state_dict(load_tensors(saved.weights))
+    except (ConfigError, RuntimeError, ValueError, SafetensorError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{folder} is damaged ({reason}): {REMEDY}") from None
+    model = Model(loaded.eval(), saved.calibration, dict(info["training"]), info)
+    loaded.to(device).to(memory_format=torch.channels_last)
     return model

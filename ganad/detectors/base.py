@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from ganad.batch.config import PatchConfig, corners
 from ganad.batch.fixed import fixed
 from ganad.batch.ranks import Ranks
 from ganad.detectors.config import DetectorConfig, GradientConfig, Precision
+from ganad.errors import ConfigError
 
 
 @cache
@@ -137,6 +140,12 @@ class Detector(nn.Module, Generic[ConfigT]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             return cls(config).eval()
+
+    @classmethod
+    def num_bytes(cls, config: ConfigT) -> float | None:
+        """The size of a detector's state, found without allocating it: infinity for more than a
+        tensor can hold, None where it does not follow from the config alone."""
+        return None
 
     @classmethod
     def from_saved(cls, config: ConfigT) -> Self:
@@ -274,6 +283,30 @@ class GradientDetector(Detector[GradientConfigT]):
 
     num_validated: ClassVar[int] = 256
     """Held-out images that are scored after each epoch, at most."""
+
+    @classmethod
+    def initialized(cls, config: GradientConfigT) -> Self:
+        """As in Detector; raises ConfigError for networks that this machine cannot hold."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        needed = cls.num_bytes(config)
+        if needed is not None and needed > memory:
+            raise ConfigError(
+                f"{cls.name} with these keys has networks of {needed / 1e9:,.0f} GB, more than the "
+                f"{memory / 1e9:,.0f} GB of this machine: lower the keys that are sizes, such as "
+                f"width and latent"
+            )
+        return super().initialized(config)
+
+    @classmethod
+    def num_bytes(cls, config: GradientConfigT) -> float | None:
+        try:
+            with torch.device("meta"):
+                return sum(one.nbytes for one in cls.from_saved(config).state_dict().values())
+        except (OverflowError, TypeError):  # an integer of more than 64 bits
+            return math.inf
+        except RuntimeError as error:
+            # Networks that look at their own weights cannot be built without any.
+            return math.inf if "overflow" in str(error) else None
 
     def label_numbers(self, labels: Sequence[str | None]) -> Tensor | None:
         """Labels of the training images -> int64 (n,), for a method that learns from the types of

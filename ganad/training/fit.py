@@ -90,8 +90,7 @@ def fit(
     facts = {"num_train": len(train), "num_calibration": len(held_out), "history": history}
     model = Model(made.eval(), scored.calibration(), facts)
     if out is not None:
-        scored.save(storage.absolute(out))
-        model.save(out)
+        model.save(out, scored.files())
         write_training_page(out)
     return model
 

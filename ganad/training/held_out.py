@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from ganad.calibration import Calibration
 from ganad.detectors.base import Detector, Extendable, GradientDetector
 from ganad.images.protocol import Images
-from ganad.storage import files as storage
+from ganad.saved import read_info, read_part
 
 KEPT_BYTES = 2**28
 """Upper bound on the vectors of a model, about 22,000 images with all levels of EfficientNet-B4."""
@@ -102,24 +103,24 @@ class HeldOut:
         """None without images. Raises TrainingError for scores that cannot calibrate."""
         return Calibration(self.scores, self.ids) if self.ids else None
 
-    def save(self, model: str) -> None:
-        """Write it into a model's folder, if there are vectors to keep."""
+    def files(self) -> dict[str, bytes]:
+        """The file to save beside the model, by name; none if there are no vectors to keep."""
         if not self.vectors:
-            return
+            return {}
         columns = {"image_id": pa.array(self.ids, pa.string()), "score": pa.array(self.scores)}
         for level, vectors in self.vectors.items():
             columns[level] = pa.FixedShapeTensorArray.from_numpy_ndarray(vectors)
-        storage.write_table(storage.join(model, FILE), pa.table(columns))
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), sink, compression="zstd")
+        return {FILE: sink.getvalue().to_pybytes()}
 
     @staticmethod
-    def read(model: str) -> HeldOut | None:
-        """That of a model's folder; None if it has none."""
-        uri = storage.join(model, FILE)
-        if not storage.exists(uri):
+    def read(folder: str) -> HeldOut | None:
+        """That of a saved model; None if it has none. Raises ModelError for a damaged one."""
+        info = read_info(folder)
+        if FILE not in info["files"]:
             return None
-        table = storage.read_table(uri)
-        if "score" not in table.column_names:  # from a version that kept vectors alone
-            return None
+        table = pq.read_table(pa.BufferReader(read_part(folder, info, FILE)))
         arrays = {name: table[name].combine_chunks() for name in table.column_names}
         vectors = {
             name: array.to_numpy_ndarray()

@@ -88,10 +88,10 @@ def _extend(name: str, folder: str) -> Start:
             f"{typed} has no training/split.parquet, so images that it knows could be added twice: "
             f"give the whole folder that ganad train wrote"
         )
-    held_out = HeldOut.read(uri)
+    held_out = HeldOut.read(folder)
     if held_out is None and model.calibration is not None:
         raise ModelError(
-            f"{typed} has no held_out.parquet with scores, so it cannot be calibrated again: "
+            f"{typed} has no held_out.parquet, so it cannot be calibrated again: "
             f"train it again with this version of ganad"
         )
     return Start(

@@ -80,13 +80,13 @@ def fit_statistics(
     held_out = _score_held_out(job, rows, detector, resources, errors)
     if isinstance(detector, Extendable):
         held_out = HeldOut.merge([start.held_out.rescored(detector), held_out])
-        held_out.save(job.model)
     if not held_out.ids:
         say(NO_CALIBRATION)
     if errors:
         say(f"{len(errors)} images cannot be read and are left out; the first: {errors[0]}")
     facts = {**job.facts, "num_unreadable": len(errors), "history": [fitted]}
-    Model(detector.eval(), held_out.calibration(), facts).save(job.model)
+    model = Model(detector.eval(), held_out.calibration(), facts)
+    model.save(job.model, held_out.files())
 
 
 def _observe(

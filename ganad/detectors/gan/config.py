@@ -199,7 +199,7 @@ class GanomalyConfig(GanConfig):
     """Width of the codes z and ẑ (nz)."""
     width: int = Field(default=64, ge=1)
     """Channels after the first convolution (ngf = ndf)."""
-    extra_layers: int = Field(default=0, ge=0)
+    extra_layers: int = Field(default=0, ge=0, le=1000)
     """3×3 convolutions after the first block."""
     adversarial: Literal["feature_matching", "bce"] = "feature_matching"
     """L_adv: paired features of D (current code), or BCE(D(x̂), 1) (the code of 2018)."""

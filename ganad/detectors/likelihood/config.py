@@ -39,7 +39,7 @@ class PixelCnnConfig(AutoregressiveConfig):
 
     learning_rate: float = Field(default=1e-3, gt=0)
     """Adam's learning rate. The paper does not give one."""
-    layers: int = Field(default=7, ge=1)
+    layers: int = Field(default=7, ge=1, le=1000)
     """Gated layers, including the first one with mask A."""
     width: int = Field(default=48, ge=1)
     """Features of each stack; a multiple of channels, because the colours share them."""
@@ -66,7 +66,7 @@ class PixelRnnConfig(AutoregressiveConfig):
     """Side in pixels; rows are computed one after another: time grows faster than its square."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """RMSProp's learning rate. The paper set it by hand for each data set."""
-    layers: int = Field(default=7, ge=1)
+    layers: int = Field(default=7, ge=1, le=1000)
     """Row LSTM layers."""
     hidden: int = Field(default=18, ge=1)
     """h, features of a state; a multiple of channels, because the colours share them."""

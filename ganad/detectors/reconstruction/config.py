@@ -19,7 +19,7 @@ class AutoencoderConfig(GradientConfig):
     """Width of the code. Too wide a code also reconstructs anomalies."""
     width: int = Field(default=64, ge=1)
     """Channels after the first convolution."""
-    extra_layers: int = Field(default=0, ge=0)
+    extra_layers: int = Field(default=0, ge=0, le=1000)
     """3×3 convolutions after the first block."""
     loss: Error = "l1"
     """mean |x − x̂|, mean (x − x̂)², or 1 − SSIM."""
@@ -50,7 +50,7 @@ class VaeConfig(GradientConfig):
     """Width of the code z."""
     width: int = Field(default=64, ge=1)
     """Channels after the first convolution."""
-    extra_layers: int = Field(default=0, ge=0)
+    extra_layers: int = Field(default=0, ge=0, le=1000)
     """3×3 convolutions after the first block."""
     beta: float = Field(default=1.0, ge=0)
     """Weight of KL; both terms are sums, so 1 is the paper's bound."""

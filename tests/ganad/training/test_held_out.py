@@ -9,6 +9,8 @@ import torch
 
 from ganad.detectors import configure, create
 from ganad.detectors.statistics.gaussian import Gaussian
+from ganad.errors import ModelError
+from ganad.model import Model
 from ganad.training.held_out import HeldOut
 
 
@@ -30,14 +32,18 @@ def test_features_score_as_their_images_do(keys: dict[str, Any], tmp_path: Path)
     some = images(40, gaussian.config.image_size)
     gaussian.finish(gaussian.observe(gaussian.begin(some), some))
     kept = HeldOut.of(gaussian, some, list(map(str, range(40))))
-    kept.save(str(tmp_path))
-    read = HeldOut.read(str(tmp_path))
+    folder = Model(gaussian, kept.calibration()).save(str(tmp_path), kept.files())
+    read = HeldOut.read(folder)
     assert read is not None
     assert read.ids == kept.ids
     for level, vectors in kept.vectors.items():
         np.testing.assert_array_equal(read.vectors[level], vectors)
     np.testing.assert_array_equal(read.scores, gaussian.score(some).score)
     np.testing.assert_array_equal(read.rescored(gaussian).scores, read.scores)
+    file = tmp_path / "held_out.parquet"
+    file.write_bytes(file.read_bytes()[:-100] + bytes(100))
+    with pytest.raises(ModelError, match=r"is damaged \(held_out.parquet has changed\)"):
+        HeldOut.read(folder)
 
 
 def test_of_too_many_features_a_sample_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,10 +69,9 @@ def test_an_image_without_a_finite_score_calibrates_nothing() -> None:
     assert HeldOut.of(gaussian, some, list("abcdefgh")).calibration() is None
 
 
-def test_parts_without_vectors_leave_scores_alone(tmp_path: Path) -> None:
+def test_parts_without_vectors_leave_scores_alone() -> None:
     with_vectors = HeldOut(("a",), np.array([1.0]), {"x": np.ones((1, 3), np.float32)})
     both = HeldOut.merge([with_vectors, HeldOut(("b",), np.array([2.0]))])
     assert both.ids == ("a", "b")
     assert not both.vectors
-    both.save(str(tmp_path))
-    assert HeldOut.read(str(tmp_path)) is None
+    assert not both.files()
