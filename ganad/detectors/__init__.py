@@ -25,6 +25,8 @@ DETECTORS = {
     "gaussian": "statistics.gaussian:Gaussian",
     "knn": "statistics.knn:Knn",
     "ocsvm": "statistics.ocsvm:Ocsvm",
+    "padim": "maps.padim:Padim",
+    "patchcore": "maps.patchcore:Patchcore",
     "autoencoder": "reconstruction.autoencoder:Autoencoder",
     "vae": "reconstruction.vae:Vae",
     "pixelcnn": "likelihood.pixelcnn:PixelCnn",

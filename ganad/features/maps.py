@@ -74,6 +74,14 @@ class ChannelMoments:
         """(C,), with 1/n."""
         return np.sqrt(self.squares / self.n)
 
+    @property
+    def usable_std(self) -> np.ndarray:
+        """As std, but a channel that does not vary gets the median spread of the others, so that a
+        change in it counts but does not explode."""
+        std = self.std
+        varies = std > CONSTANT * std.max()
+        return np.where(varies, std, np.median(std[varies]) if varies.any() else 1.0)
+
 
 class FeatureMaps(nn.Module):
     """A frozen network as a source of maps, always in eval mode.
@@ -119,13 +127,9 @@ class FeatureMaps(nn.Module):
         return torch.cat([on_grid(smooth(branch.float()), self.grid) for branch in branches], 1)
 
     def fit(self, moments: ChannelMoments) -> None:
-        """Take mean and spread from raw maps of normal images. A channel that does not vary there
-        gets the median spread of the others, so that a change in it counts but does not explode."""
-        std = torch.from_numpy(moments.std)
-        varies = std > CONSTANT * std.max()
-        std = torch.where(varies, std, std[varies].median() if varies.any() else 1.0)
+        """Take mean and spread from raw maps of normal images (see usable_std)."""
         self.mean.copy_(torch.from_numpy(moments.mean))
-        self.scale.copy_(std)
+        self.scale.copy_(torch.from_numpy(moments.usable_std))
 
     def standardise(self, maps: Tensor) -> Tensor:
         """Raw maps (n, C, h, w) -> each channel with mean 0 and spread 1; nan before fit."""

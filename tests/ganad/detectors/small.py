@@ -24,6 +24,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "gaussian": {"backbone": BACKBONE},
     "knn": {"backbone": BACKBONE, "k": 2},
     "ocsvm": {"backbone": BACKBONE},
+    "padim": {"backbone": BACKBONE, "num_channels": 10},
+    "patchcore": {"backbone": BACKBONE, "entries": 100},
 }
 GRADIENT = [name for name in DETECTORS if issubclass(find(name), GradientDetector)]
 

@@ -1,0 +1,50 @@
+"""The config keys of the detectors over maps of a frozen network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from ganad.batch.config import AugmentedFit
+from ganad.detectors.config import DetectorConfig, Precision
+from ganad.features.settings import MapBackbone, with_native_size
+
+
+class MapConfig(DetectorConfig):
+    """Defaults: EfficientNet-Lite0, the last stages with 4, 8 and 16 pixels per place."""
+
+    image_size: int = Field(default=224, ge=8, le=8192)
+    """Side in pixels of the square that images are resized to; left out = the network's own."""
+    precision: Precision = "float32"
+    """bfloat16 is about twice as fast. It ranks images almost, not quite, as float32 does."""
+    backbone: MapBackbone = MapBackbone()
+    blur: float = Field(default=4.0, ge=0)
+    """σ in pixels of the Gaussian that smooths heat maps (4 in the code of PaDiM and PatchCore)."""
+    augment: AugmentedFit = AugmentedFit()
+    """How training images are varied and repeated."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _native_size(cls, values: Any) -> Any:
+        return with_native_size(values)
+
+
+class PadimConfig(MapConfig):
+    """Defaults: the paper's 100 random channels and ε."""
+
+    num_channels: int = Field(default=100, ge=1)
+    """d: channels drawn from the seed (all, if the maps have fewer). Memory goes with its square:
+    784 places take 31 MB to score, and as much again to add images later."""
+    epsilon: float = Field(default=0.01, gt=0)
+    """ε, in units of the channels' variance over all places."""
+
+
+class PatchcoreConfig(MapConfig):
+    """Defaults: 10,000 entries, and the b of the authors' code."""
+
+    entries: int = Field(default=10_000, ge=2)
+    """Vectors kept: 7 MB with EfficientNet-Lite0. The fit takes five times this memory, whatever
+    the number of images."""
+    neighbours: int = Field(default=9, ge=1)
+    """b: entries around the nearest one that weigh the image's score."""
