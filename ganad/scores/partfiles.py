@@ -38,7 +38,7 @@ class PartFiles(AbstractFileSystem):
 
     def __init__(self, parts: Mapping[str, PartFile], spill: SpillFolder | None = None) -> None:
         super().__init__()
-        self.parts = parts
+        self.parts = dict(parts)
         self.spill = spill
         """Kept for as long as DuckDB keeps this filesystem, which is as long as the connection."""
         self.failure: ArchiveError | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ganad.archive.manifest import open_manifest
+from ganad.archive.parquets import read_cells
 from ganad.calibration import Calibration
 from ganad.errors import ArchiveError, GanadError, ModelError, NoMapsError
 from ganad.images.decode import Decoded, Preprocessing, failed
 from ganad.images.load import load_images
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
+from ganad.storage.reasons import translated
 
+_FETCHERS = 8
 Row = Mapping[str, Any]
 MapImages = Callable[[Sequence[Row]], list[np.ndarray | None]]
 """Rows of a score table -> anomaly maps, each (h, w), larger = more anomalous, or None."""
@@ -92,6 +96,42 @@ def fetch(table: ScoreTable, rows: Sequence[Row], preprocessing: Preprocessing) 
     for i, one in zip(found, images, strict=True):
         result[i] = one[0]
     return result
+
+
+def fetch_bytes(table: ScoreTable, rows: Sequence[Row]) -> Iterator[bytes | ArchiveError]:
+    """The bytes of these rows' images as they are stored, or why they are not available; those on
+    S3 are fetched a few at a time."""
+
+    def fetched(place: Mapping[str, Any] | None) -> bytes | ArchiveError:
+        try:
+            if place is None:
+                raise ArchiveError("its place in the file is not known: the manifest is gone")
+            return _bytes(place)
+        except ArchiveError as error:
+            return error
+
+    places = _places(table, rows)
+    if not any(storage.is_remote(row["uri"]) for row in rows):
+        yield from map(fetched, places)
+        return
+    with ThreadPoolExecutor(_FETCHERS) as pool:
+        yield from pool.map(fetched, places)
+
+
+def _bytes(place: Mapping[str, Any]) -> bytes:
+    uri, offset = place["uri"], place["offset"]
+    if place.get("column") is None:
+        if storage.size_of(uri) is None:  # a pipe or a device would never end
+            raise ArchiveError(f"{uri} is not a file any more")
+        return storage.read_bytes(uri, offset, place["size"] if offset is not None else None)
+    try:
+        with translated(uri):
+            for _, data in read_cells(uri, place["column"], [offset]):
+                if data is not None:
+                    return data
+    except (pa.ArrowException, OSError):
+        raise ArchiveError(f"{uri} is damaged") from None
+    raise ArchiveError(f"{uri} has no such row any more")
 
 
 def _places(table: ScoreTable, rows: Sequence[Row]) -> list[dict[str, Any] | None]:

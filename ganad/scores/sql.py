@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ganad.errors import QueryError, TableError
+from ganad.errors import ConfigError, QueryError, TableError
 from ganad.scores.partfiles import PartFile, PartFiles
 from ganad.scores.values import exact
 from ganad.storage import files as storage
@@ -20,6 +21,13 @@ from ganad.storage.database import Database, Limits, identifier, quoted
 BATCH_ROWS = 8192
 _READ = {"SELECT", "EXPLAIN"}
 _PART_IN_MESSAGE = re.compile(rf"{PartFiles.protocol}://([^'\"]+)")
+_READERS = {
+    ".csv": "read_csv",
+    ".parquet": "read_parquet",
+    ".json": "read_json",
+    ".jsonl": "read_json",
+}
+_TAKEN = {"parts", "labelled", "ensemble"}
 SAME_COMMAND = "run the same ganad score command again, which scores its images again"
 
 
@@ -41,6 +49,8 @@ class Session:
     ) -> None:
         self.typed = typed
         self.columns = columns
+        self.views = ["scores"]
+        """Names that SQL can read from."""
         self._database = Database(
             limits=limits,
             autoinstall_known_extensions=False,
@@ -48,22 +58,62 @@ class Session:
             python_enable_replacements=False,  # or SQL could read Python's variables
         )
         self.connection = self._database.connection
-        self._files = PartFiles(parts, self._database.spill)
+        self._files = PartFiles({}, self._database.spill)
         self.connection.register_filesystem(self._files)
         self.connection.execute("SET TimeZone = 'UTC'")
         # Without it every query reads the parts' footers again.
         self.connection.execute("SET parquet_metadata_cache = true")
-        listed = ", ".join(quoted(PartFiles.uri(part)) for part in parts)
-        names = ", ".join(map(identifier, columns))
         with self._translated():
-            self._execute(
-                f"CREATE VIEW parts AS SELECT *, filename FROM read_parquet([{listed}], "
-                f"hive_partitioning = true, hive_types_autocast = false)"
-            )
-            self._execute(f"CREATE VIEW scores AS SELECT {names} FROM parts")
+            source = self._source("", parts)
+            self._execute(f"CREATE VIEW parts AS SELECT *, filename FROM {source}")
+            self._execute(f"CREATE VIEW scores AS SELECT {self._names} FROM parts")
         self.connection.execute(f"SET allowed_directories = [{quoted(PartFiles.uri(''))}]")
         self.connection.execute("SET enable_external_access = false")
         self.connection.execute("SET lock_configuration = true")
+
+    def add_name(self, view: str) -> None:
+        """Another name of the view `scores`."""
+        self._execute(f"CREATE VIEW {identifier(view)} AS SELECT * FROM scores")
+
+    def add_table(self, view: str, parts: Mapping[str, PartFile]) -> None:
+        """Make the parts of another score table a view of this name."""
+        with self._translated():
+            source = self._source(f"{view}/", parts)
+            self._execute(f"CREATE VIEW {identifier(view)} AS SELECT {self._names} FROM {source}")
+        self.views.append(view)
+
+    def add_file(self, view: str, typed: str) -> None:
+        """Make a CSV, JSON or Parquet file, local or on S3, a view of this name.
+
+        Raises ConfigError for a file of another kind or one that cannot be read.
+        """
+        uri = storage.absolute(typed)
+        reader = _READERS.get(PurePosixPath(uri).suffix.lower())
+        size = storage.size_of(uri)
+        if reader is None or size is None:
+            wrong = "does not exist" if size is None else "is not a table"
+            raise ConfigError(f"--with {typed} {wrong}: give a {', '.join(_READERS)} file")
+        name = f"with/{view}/{PurePosixPath(uri).name}"
+        self._files.parts[name] = PartFile(uri, size)
+        try:
+            self._execute(
+                f"CREATE VIEW {identifier(view)} AS "
+                f"SELECT * FROM {reader}({quoted(PartFiles.uri(name))})"
+            )
+        except duckdb.Error as error:
+            reason = self._files.failure or shortened(str(error).strip().split("\n")[0], 200)
+            raise ConfigError(f"--with {typed} cannot be read: {reason}") from None
+        self.views.append(view)
+
+    def _source(self, prefix: str, parts: Mapping[str, PartFile]) -> str:
+        """SQL that reads the parts of a table, which are files of the session from now on."""
+        self._files.parts.update({f"{prefix}{part}": file for part, file in parts.items()})
+        listed = ", ".join(quoted(PartFiles.uri(f"{prefix}{part}")) for part in parts)
+        return f"read_parquet([{listed}], hive_partitioning = true, hive_types_autocast = false)"
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(map(identifier, self.columns))
 
     def _execute(self, sql: str) -> None:
         self._database.run(lambda: self.connection.execute(sql))
@@ -79,12 +129,12 @@ class Session:
         *parameters: Any,
         shown: str | None = None,
         batch_rows: int = BATCH_ROWS,
-        as_text: bool = False,
+        into: Literal["python", "arrow"] | None = None,
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """The result of SQL, batch by batch.
 
-        shown: the user's SQL as error messages name it; errors are then QueryError. as_text: types
-        that Python cannot hold become text (see ganad.scores.values).
+        shown: the user's SQL as error messages name it; errors are then QueryError. into: who takes
+        the rows; types that it cannot hold become text (see ganad.scores.values).
         """
         with self._translated(shown):
             if shown is not None:
@@ -92,7 +142,9 @@ class Session:
 
             def begin() -> pa.RecordBatchReader:
                 relation = self.connection.sql(sql, params=list(parameters))
-                return (exact(relation) if as_text else relation).to_arrow_reader(batch_rows)
+                if into is not None:
+                    relation = exact(relation, for_arrow=into == "arrow")
+                return relation.to_arrow_reader(batch_rows)
 
             reader = self._database.run(begin)
         return reader.schema, self._batches(reader, shown)
@@ -137,9 +189,10 @@ class Session:
                     f"{self.typed} holds parts that are not those of a score table ({message}): "
                     f"score into a fresh folder"
                 ) from None
+            one = len(self.views) == 1
             raise QueryError(
-                f"{shown}: {message}; the view is scores, with the columns "
-                f"{', '.join(self.columns)}"
+                f"{shown}: {message}; the {'view is' if one else 'views are'} "
+                f"{', '.join(self.views)}, with the columns {', '.join(self.columns)}"
             ) from None
 
     def _damaged_part(self, error: Exception) -> str | None:
@@ -179,6 +232,23 @@ def _check_reads(statements: list[Any], shown: str) -> None:
             f"{shown} is a statement of the kind {kind}, and a score table can only be read: "
             f"give one SELECT over scores"
         )
+
+
+def view_names(paths: Sequence[str]) -> list[str]:
+    """Names of views for tables and files: the last part of each path as SQL takes it without
+    quotes, numbered where two are alike."""
+    names: list[str] = []
+    for path in paths:
+        last = PurePosixPath(path.rstrip("/"))
+        text = last.stem if last.suffix.lower() in _READERS else last.name
+        name = re.sub(r"\W", "_", text.lower()) or "table"
+        name = f"t_{name}" if name[0].isdigit() else name
+        fresh, number = name, 1
+        while fresh in names or fresh in _TAKEN or (fresh == "scores" and names):
+            number += 1
+            fresh = f"{name}_{number}"
+        names.append(fresh)
+    return names
 
 
 def shortened(text: str, limit: int) -> str:

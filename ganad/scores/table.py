@@ -118,21 +118,14 @@ class ScoreTable:
         return pa.Table.from_batches(list(batches), schema)
 
     def stream(
-        self,
-        sql: str,
-        typed: str | None = None,
-        *,
-        as_text: bool = False,
-        limits: Limits | None = None,
+        self, sql: str, typed: str | None = None, *, limits: Limits | None = None
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-        """Like query, some thousand rows at a time, for results larger than memory.
-
-        as_text: types that Python cannot hold become text. limits: memory and disk of the query.
-        """
+        """Like query, some thousand rows at a time, for results larger than memory. limits: memory
+        and disk of the query."""
         session = self.session(limits)
         try:
             shown = f'"{shortened(sql if typed is None else typed, 100)}"'
-            schema, batches = session.stream(sql, shown=shown, as_text=as_text)
+            schema, batches = session.stream(sql, shown=shown)
         except BaseException:
             session.close()
             raise

@@ -1,7 +1,8 @@
-"""Results of DuckDB as Python values that lose nothing.
+"""Results of DuckDB for others, with nothing lost.
 
-Arrow and Python hold less than DuckDB: years beyond 9999, infinite dates, 24:00:00, integers of 128
-bits, intervals of months. Columns with such types are turned into DuckDB's own text.
+Python holds less than DuckDB (no years beyond 9999, infinite dates, 24:00:00), and so does Arrow in
+a Parquet file (no integers of 128 bits, intervals, unions). Columns with such types are turned into
+DuckDB's own text.
 """
 
 from __future__ import annotations
@@ -15,18 +16,23 @@ _EXACT = {
     *("tinyint", "smallint", "integer", "bigint", "hugeint"),
     *("utinyint", "usmallint", "uinteger", "ubigint"),
 }
+_FOR_ARROW = _EXACT | {
+    *("date", "time", "uuid", "timestamp", "timestamp with time zone"),
+    *("timestamp_s", "timestamp_ms", "timestamp_ns"),
+}
 _MOMENTS = {"timestamp", "timestamp with time zone"}
 _ISO = r"'^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?)(\+00)?$'"
 
 
-def exact(relation: Any) -> Any:
-    """The same rows of a DuckDB relation, with text in place of what Python cannot hold. Moments
-    are ISO 8601."""
-    if all(_type(kind) == str(kind) for kind in relation.types):
+def exact(relation: Any, for_arrow: bool = False) -> Any:
+    """The same rows of a DuckDB relation, with text in place of what Python, or Arrow, cannot hold.
+    Such moments are ISO 8601."""
+    kept = _FOR_ARROW if for_arrow else _EXACT
+    if all(_type(kind, kept) == str(kind) for kind in relation.types):
         return relation
     return relation.project(
         ", ".join(
-            f"{_expression(number, kind)} AS {identifier(name)}"
+            f"{_expression(number, kind, kept)} AS {identifier(name)}"
             for number, (name, kind) in enumerate(
                 zip(relation.columns, relation.types, strict=True), start=1
             )
@@ -34,9 +40,9 @@ def exact(relation: Any) -> Any:
     )
 
 
-def _expression(number: int, kind: Any) -> str:
+def _expression(number: int, kind: Any, kept: set[str]) -> str:
     """The column with this number, from 1, in SQL."""
-    wanted = _type(kind)
+    wanted = _type(kind, kept)
     if wanted == str(kind):
         return f"#{number}"
     text = f"CAST(#{number} AS {wanted})"
@@ -46,16 +52,16 @@ def _expression(number: int, kind: Any) -> str:
     return text
 
 
-def _type(kind: Any) -> str:
-    """The SQL type that holds values of a type in Python's sense."""
-    if kind.id in _EXACT:
+def _type(kind: Any, kept: set[str]) -> str:
+    """The SQL type that holds values of a type without loss: itself, or text."""
+    if kind.id in kept:
         return str(kind)
-    if kind.id in ("list", "array", "struct", "map"):
+    if kind.id in ("list", "array", "struct", "map") and kind.children:
         children = dict(kind.children)
         size = children.pop("size", None)
-        inner = {name: _type(child) for name, child in children.items()}
+        inner = {name: _type(child, kept) for name, child in children.items()}
         if inner == {name: str(child) for name, child in children.items()} and (
-            kind.id != "map" or children["key"].id in _EXACT
+            kind.id != "map" or children["key"].id in kept
         ):
             return str(kind)
         if kind.id in ("list", "array"):
@@ -63,6 +69,6 @@ def _type(kind: Any) -> str:
         if kind.id == "struct":
             fields = ", ".join(f"{identifier(name)} {type}" for name, type in inner.items())
             return f"STRUCT({fields})"
-        if children["key"].id in _EXACT or inner["key"] == "VARCHAR":
+        if children["key"].id in kept or inner["key"] == "VARCHAR":
             return f"MAP({inner['key']}, {inner['value']})"
     return "VARCHAR"

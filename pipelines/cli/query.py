@@ -1,59 +1,226 @@
-"""Ask a score table. Run: ganad query TABLE [SQL] [--top K] [--where EXPR] [--format table]"""
+"""Ask score tables. Run: ganad query TABLE... [SQL] [--top K] [--where EXPR] [--format table]"""
 
 from __future__ import annotations
 
+import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TextIO
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Literal, TextIO
 
 import pyarrow as pa
 
 from ganad.errors import ConfigError, QueryError
+from ganad.evaluation.ensemble import VIEW, add_ensemble
+from ganad.evaluation.flags import by_budget, by_false_discoveries, models_of, promises
+from ganad.scores.copies import NEEDED, copy_images
+from ganad.scores.sql import Session, shortened, view_names
 from ganad.scores.table import ScoreTable
-from ganad.storage.database import Limits, quoted
-from pipelines.console.output import check_format, write_csv, write_json, write_table
+from ganad.storage import files as storage
+from ganad.storage.database import Limits, identifier, quoted
+from pipelines.console.output import (
+    check_format,
+    write_arrow,
+    write_csv,
+    write_json,
+    write_lines,
+    write_table,
+)
+from pipelines.console.progress import say
 
 TOP = 20
 """Images shown where nothing is asked for."""
 SHOWN_ROWS = 100
-"""Of a table for people; JSON and CSV hold all rows."""
+"""Rows in a table for people; the other formats hold all."""
+BINARY = ("parquet", "arrow")
+FORMATS = ("table", "json", "csv", *BINARY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What to ask: SQL, or one rule that flags images. where: a condition on what is shown."""
+
+    sql: str | None = None
+    top: int | None = None
+    fdr: float | None = None
+    budget: int | None = None
+    where: str | None = None
+    ensemble: str | None = None
+    """How the models of the table become one."""
+
+    def __post_init__(self) -> None:
+        rules = {"--top": self.top, "--fdr": self.fdr, "--budget": self.budget}
+        given = [flag for flag, value in rules.items() if value is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} flag images in different ways: give one")
+        given += ["--where"] if self.where is not None else []
+        if self.sql is not None and given:
+            raise QueryError(
+                f"{given[0]} and SQL are two ways to ask, and only one can be answered: "
+                f"put the condition into the SQL, or leave the SQL out"
+            )
+        for flag, number in (("--top", self.top), ("--budget", self.budget)):
+            if number is not None and number < 1:
+                raise ConfigError(f"{flag} {number} asks for no images: give 1 or more")
+
+    @property
+    def typed(self) -> str:
+        """What error messages begin with."""
+        if self.sql is not None:
+            return self.sql
+        if self.where:
+            return f"--where {self.where}"
+        for flag, value in (("--fdr", self.fdr), ("--budget", self.budget)):
+            if value is not None:
+                return f"{flag} {value:g}"
+        return f"--top {self.top or TOP}"
 
 
 def query(
-    table: str,
+    tables: str | Sequence[str],
     sql: str | None = None,
+    *,
     top: int | None = None,
     where: str | None = None,
+    fdr: float | None = None,
+    budget: int | None = None,
+    ensemble: str | None = None,
+    files: Sequence[str] = (),
+    copy_to: str | None = None,
+    link_to: str | None = None,
     format: str = "table",
     limits: Limits | None = None,
     out: TextIO | None = None,
 ) -> None:
-    """Write the answer to out (standard output): a table for people, a JSON array, or CSV.
+    """Write the answer to out (standard output): a table for people, JSON, CSV, Parquet or Arrow.
 
-    sql: one SELECT over the view `scores`. Or top: the K highest scores of each model, images
-    with an error left out; where: a condition on rows, with or without top. limits: of memory and
-    disk.
+    tables: the first is the view `scores`; each is also a view named after its folder, and so is
+    each of files (CSV, JSON, Parquet). sql: one SELECT, PIVOT or EXPLAIN. Instead of SQL: top, the
+    K highest scores of each model, images with an error left out; fdr: what a false discovery rate
+    flags; budget: about so many images of each model; where: a condition on rows, with or without
+    these. ensemble: fisher, min or mean of the models' p-values, asked instead of the models.
+    copy_to, link_to: a folder for the images of the answer. limits: of memory and disk.
     """
     out = out or sys.stdout
-    check_format(format)
-    if sql is not None and (top is not None or where is not None):
-        flag = "--top" if top is not None else "--where"
-        raise QueryError(
-            f"{flag} and SQL are two ways to ask, and only one can be answered: "
-            f"put the condition into the SQL, or leave the SQL out"
-        )
-    if top is not None and top < 1:
-        raise ConfigError(f"--top {top} asks for no images: give 1 or more")
-    scores = ScoreTable(table)
-    people = format == "table"
-    typed = sql
-    if sql is None:
-        typed = f"--where {where}" if where else f"--top {top or TOP}"
-        sql = _sql(scores.models, top, where, people)
-    schema, batches = scores.stream(sql, typed, as_text=True, limits=limits)
+    check_format(format, FORMATS)
+    question = Question(sql=sql, top=top, where=where, fdr=fdr, budget=budget, ensemble=ensemble)
+    if copy_to is not None and link_to is not None:
+        raise ConfigError("--copy-to and --link-to both take the images: give one")
+    places = [tables] if isinstance(tables, str) else list(tables)
+    opened = [ScoreTable(place) for place in places]
+    first = opened[0]
+    if len(opened) > 1 and sql is None:
+        raise QueryError(f"{' '.join(places)}: give SQL, or one table")
+    with closing(first.session(limits)) as session:
+        _add_views(session, opened, files)
+        statement = _statement(first, session, question, format == "table", copy_to or link_to)
+        if sql is not None or where is not None:
+            for sentence in promises(first, session, statement):
+                say(f"note: {sentence}")
+        shown = f'"{shortened(question.typed, 100)}"'
+        into: Literal["python", "arrow"] = "arrow" if format in BINARY else "python"
+        schema, batches = session.stream(statement, shown=shown, into=into)
+        if copy_to is not None or link_to is not None:
+            batches = _copied(first, schema, batches, copy_to, link_to)
+        _write(schema, batches, format, out)
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], str | None]:
+    """TABLE... [SQL] as typed: the last word is SQL unless it is a place."""
+    *tables, last = words
+    is_path = storage.is_remote(last) or os.path.exists(os.path.expanduser(last))
+    if not tables or is_path or re.fullmatch(r"[\w.~-]*(/[\w.-]*)+", last):
+        return list(words), None
+    return tables, last
+
+
+def _add_views(session: Session, tables: Sequence[ScoreTable], files: Sequence[str]) -> None:
+    names = view_names([*(table.uri for table in tables), *files])
+    if names[0] != "scores":
+        session.add_name(names[0])
+    for name, table in zip(names[1:], tables[1:], strict=False):
+        session.add_table(name, table.parts)
+    for name, file in zip(names[len(tables) :], files, strict=True):
+        session.add_file(name, file)
+    if len(names) > 1:
+        places = [*(table.typed for table in tables), *files]
+        views = ", ".join(f"{name} is {place}" for name, place in zip(names, places, strict=True))
+        say(f"views: {views}")
+
+
+def _statement(
+    table: ScoreTable, session: Session, question: Question, people: bool, folder: str | None
+) -> str:
+    """The question as SQL."""
+    view, shown = "scores", ["label", "score", "p_value", "name"]
+    if question.ensemble is not None:
+        shown = add_ensemble(session, table.models, question.ensemble)
+        view = VIEW
+    if question.sql is not None:
+        return question.sql
+    condition = f"({question.where}\n)" if question.where else "true"
+    flags = None
+    if question.fdr is not None:
+        flags = by_false_discoveries(table, session, question.fdr, view)
+    elif question.budget is not None:
+        flags = by_budget(session, question.budget, view)
+    if flags is not None:
+        for sentence in flags.sentences:
+            say(sentence)
+        condition = f"({flags.condition}) AND {condition}"
+    every_row = question.where is not None and question.top is None and flags is None
+    columns = "*"
+    if people and folder is None:
+        shown += ["error"] if every_row else []
+        shown = (["model"] if len(table.models) > 1 and view == "scores" else []) + shown
+        columns = ", ".join(map(identifier, shown))
+    order = "score DESC NULLS LAST, image_id"
+    if every_row or flags is not None:
+        return f"SELECT {columns} FROM {view} WHERE {condition} ORDER BY model, {order}"
+    # One ORDER BY ... LIMIT per model lets DuckDB skip what cannot be among the first K.
+    models = table.models if view == "scores" else models_of(session, view)
+    return " UNION ALL ".join(
+        f"(SELECT {columns} FROM {view} WHERE model = {quoted(model)} "
+        f"AND score IS NOT NULL AND {condition} ORDER BY {order} LIMIT {question.top or TOP})"
+        for model in models
+    )
+
+
+def _copied(
+    table: ScoreTable,
+    schema: pa.Schema,
+    batches: Iterable[pa.RecordBatch],
+    copy_to: str | None,
+    link_to: str | None,
+) -> Iterator[pa.RecordBatch]:
+    """The rows of an answer, whose images are brought into a folder."""
+    flag, folder = ("--copy-to", copy_to) if link_to is None else ("--link-to", link_to)
+    assert folder is not None
+    missing = [name for name in NEEDED if name not in schema.names]
+    if missing:
+        raise QueryError(f"{flag} {folder} needs the column {missing[0]}: add it to the SELECT")
+    kept = list(batches)
+    rows = (row for batch in kept for row in batch.to_pylist(maps_as_pydicts="strict"))
+    result = copy_images(table, rows, folder, link=link_to is not None)
+    linked = f", {result.num_linked:,} linked" if result.num_linked else ""
+    say(f"{folder}: {result.num_copied:,} images copied{linked}; rows.csv says which is which")
+    for failure in result.failed:
+        say(f"not copied: {failure}")
+    return iter(kept)
+
+
+def _write(schema: pa.Schema, batches: Iterable[pa.RecordBatch], format: str, out: TextIO) -> None:
     names = _distinct(schema.names)
+    if format in BINARY:
+        write_arrow(schema, batches, format, out)
+        return
     rows = _rows(names, batches)
-    if people:
+    if names == ["explain_key", "explain_value"] and format == "table":
+        for row in rows:
+            write_lines(str(row["explain_value"]).splitlines(), out)
+    elif format == "table":
         write_table(names, rows, out, SHOWN_ROWS)
     elif format == "json":
         write_json(rows, out)
@@ -61,7 +228,7 @@ def query(
         write_csv(names, rows, out)
 
 
-def _rows(names: list[str], batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, object]]:
+def _rows(names: list[str], batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
     for batch in batches:
         yield from batch.rename_columns(names).to_pylist(maps_as_pydicts="strict")
 
@@ -76,22 +243,3 @@ def _distinct(names: list[str]) -> list[str]:
             fresh = f"{name}_{number}"
         found.append(fresh)
     return found
-
-
-def _sql(models: list[str], top: int | None, where: str | None, people: bool) -> str:
-    """--top and --where as SQL. A line break ends a comment that a condition may end with."""
-    columns = "*"
-    if people:
-        shown = ["label", "score", "p_value", "name"]
-        shown += ["error"] if top is None and where else []
-        columns = ", ".join((["model"] if len(models) > 1 else []) + shown)
-    condition = f"({where}\n)" if where else "true"
-    order = "score DESC NULLS LAST, image_id"
-    if where and top is None:
-        return f"SELECT {columns} FROM scores WHERE {condition} ORDER BY model, {order}"
-    # One ORDER BY ... LIMIT per model lets DuckDB skip what cannot be among the first K.
-    return " UNION ALL ".join(
-        f"(SELECT {columns} FROM scores WHERE model = {quoted(model)} "
-        f"AND score IS NOT NULL AND {condition} ORDER BY {order} LIMIT {top or TOP})"
-        for model in models
-    )

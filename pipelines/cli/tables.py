@@ -28,22 +28,58 @@ def add_commands(program: Program) -> None:
 
 @stops_promptly
 def query(
-    table: Annotated[str, typer.Argument(help="A score table.")],
-    sql: Annotated[str | None, typer.Argument(help="SQL over the view `scores`.")] = None,
+    tables_and_sql: Annotated[
+        list[str],
+        typer.Argument(metavar="TABLE... [SQL]", help="Score tables, and SQL over `scores`."),
+    ],
     top: Annotated[int | None, typer.Option(min=1, help="The K most anomalous images.")] = None,
     where: Annotated[str | None, typer.Option(help="SQL condition, such as p_value<0.01.")] = None,
-    format_: Format = "table",
+    fdr: Annotated[
+        float | None, typer.Option(metavar="Q", help="What a false discovery rate Q flags.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="About N images, by a threshold.")
+    ] = None,
+    ensemble: Annotated[
+        str | None, typer.Option(help="Ask the models as one: fisher, min or mean.")
+    ] = None,
+    with_: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="FILE", help="CSV, JSON or Parquet, as a view of its name."),
+    ] = None,
+    copy_to: Annotated[str | None, typer.Option(help="Folder for the answer's images.")] = None,
+    link_to: Annotated[str | None, typer.Option(help="The same with links, no copies.")] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="table, json, csv, parquet or arrow.")
+    ] = "table",
     memory: Memory = None,
     spill: Spill = None,
 ) -> None:
-    """Ask a score table, in SQL or without.
+    """Ask score tables, in SQL or without.
+
+    Each table is a view named after its folder, the first one `scores` as well.
 
     Example: ganad query scores --top 10 --where "p_value < 0.01"
     """
     from ganad.storage.database import Limits
     from pipelines.cli.query import query as run
+    from pipelines.cli.query import split_words
 
-    run(table, sql, top=top, where=where, format=format_, limits=Limits.parse(memory, spill))
+    tables, sql = split_words(tables_and_sql)
+    run(
+        tables,
+        sql,
+        top=top,
+        where=where,
+        fdr=fdr,
+        budget=budget,
+        ensemble=ensemble,
+        files=with_ or [],
+        copy_to=copy_to,
+        link_to=link_to,
+        format=format_,
+        limits=Limits.parse(memory, spill),
+    )
 
 
 @stops_promptly

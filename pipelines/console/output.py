@@ -10,6 +10,8 @@ from decimal import Decimal
 from itertools import islice
 from typing import Any, Literal, TextIO
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic_core import to_jsonable_python
 from rich.table import Table
 from rich.text import Text
@@ -61,6 +63,23 @@ def _field(value: Any, show: Any) -> Any:
     if isinstance(value, dict | list | bool):
         return _escaped(json.dumps(value, ensure_ascii=False))
     return show(value) if isinstance(value, str) else value
+
+
+def write_arrow(
+    schema: pa.Schema, batches: Iterable[pa.RecordBatch], format: str, out: TextIO
+) -> None:
+    """The bytes of a Parquet or an Arrow IPC file. Raises ConfigError for a terminal."""
+    if out.isatty():
+        raise ConfigError(f"--format {format} is not for reading: add > FILE.{format}")
+    sink = pa.PythonFile(out.buffer, mode="w")
+    if format == "parquet":
+        with pq.ParquetWriter(sink, schema) as parquet:
+            for batch in batches:
+                parquet.write_batch(batch)
+    else:
+        with pa.ipc.new_file(sink, schema) as arrow:
+            for batch in batches:
+                arrow.write_batch(batch)
 
 
 def write_table(

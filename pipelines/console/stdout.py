@@ -6,6 +6,7 @@ Python would report these as a traceback, or after the program's end with a stat
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -56,19 +57,29 @@ class _Checked:
         return _CheckedBytes(self._stream)
 
 
-class _CheckedBytes:
-    """The bytes below, for formats that are not text."""
+class _CheckedBytes(io.RawIOBase):
+    """The bytes below, for formats that are not text. Closing it leaves standard output open."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._written = 0
 
-    def write(self, data: bytes) -> int:
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
         with _translated(self._stream):
-            return self._stream.buffer.write(data)
+            num = self._stream.buffer.write(data)
+        self._written += num
+        return num
+
+    def tell(self) -> int:
+        return self._written
 
     def flush(self) -> None:
-        with _translated(self._stream):
-            self._stream.buffer.flush()
+        if not self.closed:
+            with _translated(self._stream):
+                self._stream.buffer.flush()
 
 
 @contextmanager

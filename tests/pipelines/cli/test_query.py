@@ -2,11 +2,15 @@ import csv
 import io
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from ganad.archive.manifest import write_manifest
 from ganad.errors import ConfigError, QueryError
-from pipelines.cli.query import query
-from tests.ganad.scores.make_table import MODEL, OTHER, make_rows, write_table
+from ganad.scores.table import ScoreTable
+from pipelines.cli.query import query, split_words
+from tests.ganad.scores.make_table import MODEL, OTHER, make_rows, rows_of, write_table
 
 
 @pytest.fixture
@@ -136,15 +140,159 @@ def test_names_cannot_command_the_terminal(tmp_path):
     assert "\x1b" not in text
 
 
+def test_every_type_of_duckdb_is_printed(table):
+    sql = "FROM test_all_types()"
+    assert len(json.loads(answer(table, sql, format="json"))) == 3
+    assert len(list(csv.reader(io.StringIO(answer(table, sql, format="csv"))))) == 4
+    assert "83 years 3 months" in answer(table, sql)
+
+
+def test_tables_are_views_named_after_their_folders(table, tmp_path, capsys):
+    later = write_table(str(tmp_path / "night 2"), {MODEL: make_rows(seed=5)})
+    sql = (
+        "SELECT a.score AS before, b.score AS after FROM t a JOIN night_2 b "
+        f"USING (image_id, model) WHERE image_id = '{5:016x}'"
+    )
+    assert rows([table, later], sql) == [
+        {"before": make_rows()[5]["score"], "after": make_rows(seed=5)[5]["score"]}
+    ]
+    assert f"views: t is {table}, night_2 is {later}" in capsys.readouterr().err
+    assert rows([table, later], "SELECT count(*) AS n FROM scores") == [{"n": 120}]
+    with pytest.raises(QueryError, match="the views are scores, night_2, with the columns"):
+        rows([table, later], "SELECT * FROM night_3")
+    with pytest.raises(QueryError, match="give SQL, or one table"):
+        rows([table, later], top=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("labels.csv", lambda path: path.write_text("name,verdict\ngood/004.png,fine\n")),
+        (
+            "labels.parquet",
+            lambda path: pq.write_table(
+                pa.table({"name": ["good/004.png"], "verdict": ["fine"]}), path
+            ),
+        ),
+        (
+            "it's labels.jsonl",
+            lambda path: path.write_text('{"name": "good/004.png", "verdict": "fine"}\n'),
+        ),
+    ],
+)
+def test_a_file_is_a_view_of_its_name(table, tmp_path, name, write):
+    write(tmp_path / name)
+    view = "it_s_labels" if "'" in name else "labels"
+    sql = f"SELECT verdict, count(*) AS n FROM scores JOIN {view} USING (name) GROUP BY verdict"
+    assert rows(table, sql, files=[str(tmp_path / name)]) == [{"verdict": "fine", "n": 2}]
+
+
+def test_a_file_that_is_no_table_is_named(table, tmp_path):
+    (tmp_path / "x.png").touch()
+    (tmp_path / "x.parquet").write_bytes(b"nothing")
+    for name, message in (
+        ("x.png", "is not a table: give a .csv, .parquet"),
+        ("gone.csv", "does not exist"),
+        ("x.parquet", "cannot be read"),
+    ):
+        place = str(tmp_path / name)
+        with pytest.raises(ConfigError, match=f"^--with {place} {message}"):
+            rows(table, "SELECT 1", files=[place])
+
+
+def test_other_files_stay_out_of_reach(table, tmp_path):
+    (tmp_path / "labels.csv").write_text("name\nx\n")
+    (tmp_path / "secret.csv").write_text("key\ns3cret\n")
+    for place in (tmp_path / "secret.csv", "scores://with/labels/secret.csv"):
+        with pytest.raises(QueryError, match=r"Permission|not a part|No files|IO Error"):
+            rows(table, f"FROM read_csv('{place}')", files=[str(tmp_path / "labels.csv")])
+
+
+def test_pivot_and_explain(table):
+    sql = "PIVOT (SELECT label, model, score FROM scores) ON model USING count(score)"
+    assert {row[MODEL] for row in rows(table, sql)} == {10, 9, 39}
+    assert "READ_PARQUET" in answer(table, "EXPLAIN SELECT name FROM scores WHERE score > 1")
+
+
+def test_a_budget_and_a_false_discovery_rate(table, capsys):
+    assert len(rows(table, budget=4)) == 8
+    assert f"{MODEL}: score >= " in capsys.readouterr().err
+    found = rows(table, fdr=0.2, where="label = 'good'")
+    assert {row["label"] for row in found} == {"good"}
+    assert f"{OTHER}: " in capsys.readouterr().err
+
+
+def test_an_ensemble_shows_its_members(table):
+    (first, *_) = rows(table, ensemble="fisher", top=3)
+    assert first["model"] == "fisher of 2 models"
+    assert {f"{MODEL} score", f"{OTHER} p"} <= {*first}
+    assert OTHER in answer(table, ensemble="fisher", top=3)
+    assert len(rows(table, "SELECT * FROM ensemble", ensemble="mean")) == 58
+    assert len(rows(table, ensemble="min", budget=5)) == 6  # the fifth and sixth are equal
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+def test_binary_formats_are_read_back(table, format, tmp_path):
+    path = tmp_path / "rows"
+    for sql, num in (("SELECT * FROM scores", 120), ("FROM test_all_types()", 3)):
+        with path.open("w") as out:
+            query(table, sql, format=format, out=out)
+        found = pq.read_table(path) if format == "parquet" else pa.ipc.open_file(path).read_all()
+        assert len(found) == num
+    with path.open("w") as out:
+        query(table, format=format, out=out)
+    kept = ScoreTable(table).query("SELECT * FROM scores LIMIT 0").schema
+    found = pq.read_table(path) if format == "parquet" else pa.ipc.open_file(path).read_all()
+    assert found.schema.remove_metadata() == kept
+
+
+def test_images_of_an_answer_are_copied(image_folder, tmp_path, capsys):
+    manifest = write_manifest([str(image_folder / "test")], str(tmp_path / "m"))
+    folder = write_table(str(tmp_path / "t"), {MODEL: rows_of(manifest)})
+    text = answer(folder, top=3, copy_to=str(tmp_path / "copies"))
+    assert "good/007.png" in text
+    assert len(list((tmp_path / "copies").glob("*.png"))) == 3
+    assert "3 images copied; rows.csv says which is which" in capsys.readouterr().err
+    answer(folder, "SELECT * FROM scores LIMIT 2", link_to=str(tmp_path / "links"))
+    assert len(list((tmp_path / "links").glob("*.png"))) == 2
+    with pytest.raises(QueryError, match=r"^--copy-to .* needs the column member"):
+        answer(folder, "SELECT image_id, uri FROM scores", copy_to=str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    ("words", "tables", "sql"),
+    [
+        (["t"], ["t"], None),
+        (["t", "SELECT 1"], ["t"], "SELECT 1"),
+        (["t", "SELEC"], ["t"], "SELEC"),
+        (["t", "s3://b/u"], ["t", "s3://b/u"], None),
+        (["t", "nights/u"], ["t", "nights/u"], None),
+        (["t", "u", "FROM t"], ["t", "u"], "FROM t"),
+        (["t", "."], ["t", "."], None),
+        (["t", "SELECT 1/2"], ["t"], "SELECT 1/2"),
+    ],
+)
+def test_the_last_word_is_sql_unless_it_is_a_place(words, tables, sql):
+    assert split_words(words) == (tables, sql)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"top": 3, "budget": 3}, ConfigError, "^--top and --budget flag images in different"),
+        ({"sql": "SELECT 1", "fdr": 0.1}, QueryError, "^--fdr and SQL are two ways"),
+        ({"copy_to": "a", "link_to": "b"}, ConfigError, "^--copy-to and --link-to both"),
+        ({"budget": 0}, ConfigError, "^--budget 0 asks for no images"),
         ({"sql": "SELECT 1", "top": 3}, QueryError, "^--top and SQL are two ways to ask"),
         ({"sql": "SELECT 1", "where": "true"}, QueryError, "^--where and SQL"),
         ({"where": "skore > 1"}, QueryError, '^"--where skore > 1": Binder Error'),
         ({"where": "true; DROP VIEW scores"}, QueryError, '^"--where true; DROP VIEW scores"'),
         ({"sql": "COPY scores TO 'x.csv'"}, QueryError, "can only be read"),
-        ({"format": "xml"}, ConfigError, "^--format xml is not known: give table, json, csv"),
+        (
+            {"format": "xml"},
+            ConfigError,
+            "^--format xml is not known: give table, json, csv, par",
+        ),
         ({"top": 0}, ConfigError, "^--top 0 asks for no images"),
     ],
 )
