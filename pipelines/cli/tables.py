@@ -1,4 +1,4 @@
-"""The commands that read score tables: ganad query, evaluate, report, show."""
+"""The commands that read score tables: ganad query, evaluate, compare, report, show."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Spill = Annotated[
 
 def add_commands(program: Program) -> None:
     """Put the commands under ganad."""
-    for command in (query, evaluate, report, show):
+    for command in (query, evaluate, compare, report, show):
         program.command()(command)
 
 
@@ -106,6 +106,25 @@ def evaluate(
     from pipelines.cli.evaluate import evaluate as run
 
     run(table, labels=labels, format=format_, pixels=pixels, brightness=brightness, cost=cost)
+
+
+@stops_promptly
+def compare(
+    first: Annotated[str, typer.Argument(metavar="TABLE_A", help="A score table.")],
+    second: Annotated[str, typer.Argument(metavar="TABLE_B", help="A later one.")],
+    bound: Annotated[
+        float | None,
+        typer.Option(metavar="D", help="Distance, 0 to 1, beyond which the exit status is 3."),
+    ] = None,
+    format_: Format = "table",
+) -> None:
+    """Compare the scores of two tables by model and folder, such as two nights.
+
+    Example: ganad compare scores-monday scores-tuesday --bound 0.1
+    """
+    from pipelines.cli.compare import compare as run
+
+    raise typer.Exit(run(first, second, bound=bound, format=format_))
 
 
 @stops_promptly
