@@ -85,7 +85,7 @@ def compare(first: ScoreTable, second: ScoreTable) -> Differences:
             if model not in other.models:
                 result.notes.append(f"{model} is in {table.typed} alone, and was not compared")
     with closing(first.session()) as session:
-        session.add_table(_LATER, second.parts)
+        session.add_table(_LATER, second.part_files)
         session.connection.execute(
             "CREATE VIEW both_tables AS SELECT *, CASE WHEN contains(name, '/') "
             "THEN regexp_replace(name, '/[^/]*$', '') ELSE '' END AS folder FROM ("

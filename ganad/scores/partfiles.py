@@ -18,6 +18,7 @@ from fsspec.spec import AbstractFileSystem
 
 from ganad.errors import ArchiveError
 from ganad.scores.checksums import CheckedFile, Damaged
+from ganad.storage import files as storage
 from ganad.storage.database import SpillFolder
 
 
@@ -28,6 +29,22 @@ class PartFile:
 
     uri: str
     size: int
+    checked: bool = True
+    """True for files that ganad score wrote: their checksums are compared."""
+
+    def open(self) -> CheckedFile | PlainFile:
+        return CheckedFile(self.uri, self.size) if self.checked else PlainFile(self.uri)
+
+
+@dataclass(frozen=True)
+class PlainFile:
+    """A file of somebody else's."""
+
+    uri: str
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes of the file, fewer at its end. Raises ArchiveError."""
+        return storage.read_bytes(self.uri, offset, size)
 
 
 class PartFiles(AbstractFileSystem):
@@ -45,7 +62,7 @@ class PartFiles(AbstractFileSystem):
         """The error behind DuckDB's, which holds a whole traceback as text."""
         self.damaged: str | None = None
         """The name of a file that is not as it was written."""
-        self._open_files: dict[str, CheckedFile] = {}
+        self._open_files: dict[str, CheckedFile | PlainFile] = {}
 
     @classmethod
     def uri(cls, name: str) -> str:
@@ -61,7 +78,7 @@ class PartFiles(AbstractFileSystem):
         if mode != "rb":
             raise PermissionError("a score table can only be read")
         name = self._strip_protocol(path)
-        return _OpenPart(self, name, self._checked(name))
+        return _OpenPart(self, name, self._opened(name))
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
         return {"name": path, "size": self._part(path).size, "type": "file"}
@@ -87,10 +104,9 @@ class PartFiles(AbstractFileSystem):
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
         raise PermissionError("a score table cannot be listed")
 
-    def _checked(self, name: str) -> CheckedFile:
-        part = self._part(name)
+    def _opened(self, name: str) -> CheckedFile | PlainFile:
         # DuckDB opens a file several times in a query; its footer is compared once.
-        return self._open_files.setdefault(name, CheckedFile(part.uri, part.size))
+        return self._open_files.setdefault(name, self._part(name).open())
 
     def _part(self, path: str) -> PartFile:
         try:
@@ -103,7 +119,7 @@ class _OpenPart:
     """One open file. DuckDB shares the handle among its threads, each of which seeks and then
     reads, so every thread has a position of its own."""
 
-    def __init__(self, files: PartFiles, name: str, file: CheckedFile) -> None:
+    def __init__(self, files: PartFiles, name: str, file: CheckedFile | PlainFile) -> None:
         self.files, self.name, self.file = files, name, file
         self.thread = threading.local()
 

@@ -94,7 +94,7 @@ class Session:
             wrong = "does not exist" if size is None else "is not a table"
             raise ConfigError(f"--with {typed} {wrong}: give a {', '.join(_READERS)} file")
         name = f"with/{view}/{PurePosixPath(uri).name}"
-        self._files.parts[name] = PartFile(uri, size)
+        self._files.parts[name] = PartFile(uri, size, checked=False)
         try:
             self._execute(
                 f"CREATE VIEW {identifier(view)} AS "

@@ -105,8 +105,12 @@ class ScoreTable:
 
     def session(self, limits: Limits | None = None) -> Session:
         """A connection whose errors are sentences; close it after use."""
-        parts = {path: PartFile(file.uri, file.size) for path, file in self.parts.items()}
-        return Session(self.typed, parts, COLUMNS, limits)
+        return Session(self.typed, self.part_files, COLUMNS, limits)
+
+    @property
+    def part_files(self) -> dict[str, PartFile]:
+        """The parts as a session reads them."""
+        return {path: PartFile(file.uri, file.size) for path, file in self.parts.items()}
 
     def query(self, sql: str, typed: str | None = None) -> pa.Table:
         """The result of one SELECT over the view `scores`, in memory.

@@ -141,7 +141,7 @@ def _add_views(session: Session, tables: Sequence[ScoreTable], files: Sequence[s
     if names[0] != "scores":
         session.add_name(names[0])
     for name, table in zip(names[1:], tables[1:], strict=False):
-        session.add_table(name, table.parts)
+        session.add_table(name, table.part_files)
     for name, file in zip(names[len(tables) :], files, strict=True):
         session.add_file(name, file)
     if len(names) > 1:

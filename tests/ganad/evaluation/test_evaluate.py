@@ -183,7 +183,7 @@ def test_a_mask_of_another_size_or_orientation_is_refused_by_name(table, tmp_pat
     small["mask"] = str(tmp_path / "small.png")
     Image.fromarray(np.ones((16, 32), np.uint8)).save(tmp_path / "wide.png")
     Image.fromarray(np.ones((16, 16), np.uint8)).save(tmp_path / "small.png")
-    folder = write_table(str(tmp_path / "u"), {MODEL: rows}, manifest=table.run["manifest"])
+    folder = write_table(str(tmp_path / "u"), {MODEL: rows}, manifest={"uri": table.manifest_uri})
     result = evaluate(ScoreTable(folder), pixels=True, provider=dark)
     (note,) = [note for note in result.notes if "another size" in note]
     assert "2 images with a mask of another size or orientation, the first" in note
