@@ -73,10 +73,13 @@ def gather(table: ScoreTable, num_worst: int, model: str | None, provider: Provi
             labelled=labelled is not None,
             notes=[] if labelled is None else labelled.notes,
             problems=table.check_counts(counts),
-            models=[
-                _model_page(table, session, labelled, one, counts[one], num_worst, provider)
-                for one in models
-            ],
+            models=sorted(
+                (
+                    _model_page(table, session, labelled, one, counts[one], num_worst, provider)
+                    for one in models
+                ),
+                key=_best_first,
+            ),
             failures=failures[:_FAILURES_SHOWN],
             num_other_failures=sum(row["num"] for row in failures[_FAILURES_SHOWN:]),
             run=table.last_run.model_dump(mode="json") if table.last_run else {},
@@ -84,6 +87,12 @@ def gather(table: ScoreTable, num_worst: int, model: str | None, provider: Provi
         )
     finally:
         session.close()
+
+
+def _best_first(page: ModelPage) -> tuple[float, str]:
+    """By AUROC where labels exist; models without one come last."""
+    auroc = page.groups[0].ranking.auroc if page.groups else None
+    return (1.0 if auroc is None else -auroc, page.id)
 
 
 def _chosen(table: ScoreTable, model: str | None) -> list[str]:
