@@ -27,7 +27,7 @@ from pipelines.cli.options import (
 from pipelines.cli.program import Program
 from pipelines.cli.tables import add_commands as add_table_commands
 from pipelines.console.progress import STOPPED, say
-from pipelines.console.signals import Stopped, end, stops_promptly
+from pipelines.console.signals import Stopped, end, stops_and_resumes, stops_promptly
 from pipelines.console.stdout import checked_stdout
 
 app = Program(
@@ -55,6 +55,7 @@ def top(
 
 
 @app.command()
+@stops_and_resumes
 def demo(
     out: Annotated[str, typer.Option("--out", help="Folder for all that it makes.")] = "ganad-demo",
     debug: Debug = False,
@@ -105,6 +106,7 @@ def index(
 
 
 @app.command()
+@stops_and_resumes
 def train(
     detector: Annotated[str, typer.Argument(help="See: ganad detectors")],
     sources: Sources,
@@ -183,6 +185,7 @@ def train(
 
 
 @app.command()
+@stops_and_resumes
 def score(
     models_and_source: Annotated[
         list[str],
@@ -294,7 +297,7 @@ def main(arguments: list[str] | None = None) -> Any:
         say(f"ganad: {error}")
         sys.exit(1)
     except Stopped as stopped:
-        end(stopped.status)
+        end(stopped)
     except SystemExit as leave:
         # Typer makes the interrupt of a person an exit with status 130, and says nothing.
         stop = leave.__context__.__cause__ if leave.__context__ else None

@@ -15,6 +15,7 @@ import ray
 
 from ganad.errors import CapacityError, ClusterError
 from pipelines.console.progress import STOPPED, say
+from pipelines.console.signals import kept_handlers
 
 CONNECT_S = 10.0
 """How long a machine may take to accept a connection."""
@@ -58,11 +59,12 @@ def connected(debug: bool = False) -> Iterator[None]:
         "configure_logging": True,
         "namespace": "ganad",
     }
-    if address:
-        _join(address, settings, debug)
-    else:
-        with nullcontext() if debug else _mute():
-            ray.init(include_dashboard=False, **settings)
+    with kept_handlers():
+        if address:
+            _join(address, settings, debug)
+        else:
+            with nullcontext() if debug else _mute():
+                ray.init(include_dashboard=False, **settings)
     for name in ("ray", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(level)
     try:

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM end a command that only reads within a second, with status 130 or 143.
+"""Ctrl-C and SIGTERM end a command within a second, a job on Ray within three, with status 130 or
+143 and a sentence.
 
 Python runs its signal handlers in the main thread, and only between its own instructions: a thread
 of C++ in a long query, in a decoder or in a library's network call would not notice for minutes.
@@ -16,20 +17,23 @@ from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
 
 from ganad.storage.database import remove_spill_folders
+from pipelines.console.progress import STOPPED
 
 P = ParamSpec("P")
 R = TypeVar("R")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE_S = 0.9
 """Seconds that a command gets to end by itself."""
+JOB_PATIENCE_S = 2.0
+"""The same for a job on Ray, which has processes to end: those that it leaves end by themselves."""
 
 
 class Stopped(SystemExit):
-    """The end of a command that a signal stopped, with its exit status."""
+    """The end of a command that a signal stopped, with its exit status and what to say."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, sentence: str) -> None:
         super().__init__(status)
-        self.status = status
+        self.status, self.sentence = status, sentence
 
 
 def stops_promptly(command: Callable[P, R]) -> Callable[P, R]:
@@ -43,8 +47,19 @@ def stops_promptly(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def stops_and_resumes(command: Callable[P, R]) -> Callable[P, R]:
+    """Decorator of a job on Ray, which may end at any moment because it resumes."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with prompt_end(STOPPED, JOB_PATIENCE_S):
+            return command(*args, **kwargs)
+
+    return run
+
+
 @contextmanager
-def prompt_end() -> Iterator[None]:
+def prompt_end(sentence: str = "stopped", patience_s: float = PATIENCE_S) -> Iterator[None]:
     """While it lasts, a signal ends the process: in order if that is quick, else at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -53,18 +68,19 @@ def prompt_end() -> Iterator[None]:
 
     def stop(number: int, frame: object) -> None:
         received.append(number)
-        raise Stopped(128 + number)
+        raise Stopped(128 + number, sentence)
 
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     before = {number: signal.signal(number, stop) for number in SIGNALS}
-    threading.Thread(target=_watch, args=(reading,), daemon=True, name="ganad-signals").start()
+    watch = (reading, sentence, patience_s)
+    threading.Thread(target=_watch, args=watch, daemon=True, name="ganad-signals").start()
     try:
         yield
     except Exception:
         if received:  # a library has made an error of its own out of Stopped
-            raise Stopped(128 + received[0]) from None
+            raise Stopped(128 + received[0], sentence) from None
         raise
     finally:
         signal.set_wakeup_fd(wakeup)
@@ -73,18 +89,33 @@ def prompt_end() -> Iterator[None]:
         os.close(writing)  # ends the watch, unless it is counting down
 
 
-def _watch(reading: int) -> None:
+def _watch(reading: int, sentence: str, patience_s: float) -> None:
     """Wait for a signal, which C code writes to the pipe even while Python cannot run; then end
-    the process if it is still there after PATIENCE_S."""
+    the process if it is still there after patience_s."""
     while number := os.read(reading, 1):
         if number[0] in SIGNALS:
-            time.sleep(PATIENCE_S)
-            end(128 + number[0])
+            time.sleep(patience_s)
+            end(Stopped(128 + number[0], sentence))
     os.close(reading)
 
 
-def end(status: int) -> NoReturn:
+def end(stopped: Stopped) -> NoReturn:
     """End the process at once: libraries take seconds to unload."""
     remove_spill_folders()
-    os.write(2, b"stopped\n")
-    os._exit(status)
+    os.write(2, f"{stopped.sentence}\n".encode())
+    os._exit(stopped.status)
+
+
+@contextmanager
+def kept_handlers() -> Iterator[None]:
+    """Handlers that a library installs meanwhile, such as Ray's, which prints a stack of C++ on
+    SIGTERM, give way again to those of before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -25,7 +25,7 @@ def work():
 try:
     work()
 except Stopped as stopped:
-    end(stopped.status)
+    end(stopped)
 """
 NATIVE = "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
 TRANSLATED = """
