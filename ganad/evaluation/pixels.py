@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from ganad.archive.masks import is_image
 from ganad.errors import ArchiveError, NoMapsError
 from ganad.evaluation.labelled import Labelled, images
 from ganad.evaluation.metrics import PixelMetrics, PixelResult
+from ganad.images.load import read_image
 from ganad.scores.refetch import Provider
 from ganad.storage import files as storage
 
@@ -97,11 +97,12 @@ def misfit(mask: np.ndarray, row: Mapping[str, Any]) -> str | None:
 def _read_mask_file(uri: str) -> np.ndarray:
     """The pixels that are brighter than half of the brightest: 0/1 masks, 0/255 masks and smooth
     edges alike."""
-    data = storage.read_bytes(uri)
-    try:
-        values = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ArchiveError(f"{uri} is not a mask ({error}): give a PNG") from None
+    found = read_image(uri)
+    if found.array is None:
+        raise ArchiveError(f"{uri} is not a mask ({found.error}): give a PNG")
+    values = found.array
+    if values.ndim == 3:
+        values = np.asarray(Image.fromarray(values).convert("L"))
     return (values > values.max() / 2) & (values > 0)
 
 

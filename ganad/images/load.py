@@ -11,13 +11,15 @@ import pyarrow as pa
 
 from ganad.archive.parquets import read_cells
 from ganad.errors import ArchiveError, Outage
-from ganad.images.decode import Decoded, Preprocessing, failed
-from ganad.images.sandbox import decode_all
+from ganad.images.decode import MAX_PIXELS, Decoded, Preprocessing, Values, failed
+from ganad.images.sandbox import decode_all, decode_whole
 from ganad.storage import files as storage
+from ganad.storage.reasons import translated
 from ganad.storage.retry import OnRetry, patiently, why
 
-BYTES_PER_PIXEL = 16
-"""A file of more bytes than this for each of max_pixels is no image, and would fill the memory."""
+BYTES_PER_PIXEL, BYTES_BESIDE = 8, 2**26
+"""A file may have so many bytes for each of max_pixels (four channels of 16 bits, not compressed),
+and beside them so many for what is not pixels. More are never read."""
 UNFETCHED = "cannot be fetched"
 """How the error of an image begins whose bytes were not to be had: it may be there later."""
 
@@ -35,7 +37,7 @@ class _Way(NamedTuple):
 
     @property
     def most_bytes(self) -> int:
-        return BYTES_PER_PIXEL * max(kind.max_pixels for kind in self.preprocessings)
+        return _most_bytes(max(kind.max_pixels for kind in self.preprocessings))
 
     def failed(self, error: str) -> list[Decoded]:
         return [failed(error)] * len(self.preprocessings)
@@ -76,6 +78,19 @@ def load_images(
         for number, decoded in _load_cells(uri, column, some, way).items():
             result[number] = decoded
     return result
+
+
+def read_image(uri: str, max_pixels: int = MAX_PIXELS) -> Values:
+    """All pixels of an image that stands alone, such as a mask, within the same limits.
+
+    Raises ArchiveError if it cannot be read; what cannot be decoded has an error text.
+    """
+    most = _most_bytes(max_pixels)
+    with translated(uri):
+        data = storage.read(uri, size=most + 1)
+    if len(data) > most:
+        return Values(None, _too_large(f"more than {most}"))
+    return decode_whole(data, max_pixels)
 
 
 def _load_loose(
@@ -130,14 +145,18 @@ class _FetchError(Exception):
 
 def _fetch(row: Row, way: _Way) -> bytes:
     uri, offset, size = row["uri"], row.get("offset"), row.get("size")
+    if min(offset or 0, size or 0) < 0:
+        raise _FetchError("its place in the archive is negative: make the manifest again")
     if size is not None and size > way.most_bytes:
-        raise _FetchError(_too_large(size))
-    # A loose file is read whole, whatever size it had when it was listed.
-    num = None if offset is None else size
+        raise _FetchError(_too_large(f"{size}"))
+    # A loose file is read whole, whatever size it had when it was listed, up to the limit.
+    num = way.most_bytes + 1 if offset is None or size is None else size
     try:
         data = patiently(lambda: storage.read(uri, offset, num), uri, way.patience_s, way.on_retry)
     except Exception as error:
         raise _blamed(error, uri, way) from error
+    if len(data) > way.most_bytes:
+        raise _FetchError(_too_large(f"more than {way.most_bytes}"))
     if offset is not None and size is not None and len(data) < size:
         raise _FetchError("truncated: the archive ends before this member does")
     return data
@@ -176,7 +195,7 @@ def _checked(data: bytes | None, way: _Way) -> bytes | _FetchError:
     """The bytes of a cell, or why they are no image."""
     if data is None:
         return _FetchError("the row holds no bytes")
-    return _FetchError(_too_large(len(data))) if len(data) > way.most_bytes else data
+    return _FetchError(_too_large(f"{len(data)}")) if len(data) > way.most_bytes else data
 
 
 def _blamed(error: Exception, uri: str, way: _Way) -> Exception:
@@ -195,5 +214,9 @@ def _blamed(error: Exception, uri: str, way: _Way) -> Exception:
     return _FetchError(f"{UNFETCHED}: {reason.text}")
 
 
-def _too_large(size: int) -> str:
+def _most_bytes(max_pixels: int) -> int:
+    return BYTES_PER_PIXEL * max_pixels + BYTES_BESIDE
+
+
+def _too_large(size: str) -> str:
     return f"the file of {size} bytes is larger than any image of max_pixels"

@@ -21,6 +21,7 @@ from PIL import Image
 
 from ganad import __version__
 from ganad.calibration import Calibration
+from ganad.images.load import read_image
 from ganad.report.charts import Curve, Histogram
 from ganad.report.grid import rows_of
 from ganad.report.rendering import render
@@ -182,8 +183,11 @@ def _strips(folder: str, side: int) -> list[Strip]:
     strips: list[Strip] = []
     last: list[Image.Image] = []
     for name in names:
-        data = storage.read_bytes(storage.join(grids, name))
-        last = rows_of(Image.open(io.BytesIO(data)), side)
+        found = read_image(storage.join(grids, name))
+        rows = [] if found.array is None else rows_of(Image.fromarray(found.array), side)
+        if len(rows) < 2:
+            continue  # damaged: the page is made of the others
+        last = rows
         if not strips:
             strips.append(Strip("original", _data_uri(last[0])))
         strips.append(Strip(f"epoch {int(name[6:-4])}", _data_uri(last[1])))

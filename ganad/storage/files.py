@@ -102,7 +102,11 @@ def read(uri: str, offset: int | None = None, size: int | None = None) -> bytes:
         return s3.read(uri, offset, size)
     with _open_regular(uri) as file:
         file.seek(offset or 0)
-        return file.read(-1 if size is None else size)
+        if size is None:
+            return file.read()
+        there = os.fstat(file.fileno()).st_size - file.tell()
+        # Python reserves memory for as many bytes as are asked for, also of a small file.
+        return file.read(min(size, there) if there > 0 else size)
 
 
 def _open_regular(path: str) -> BinaryIO:

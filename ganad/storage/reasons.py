@@ -81,10 +81,15 @@ def reason_of(error: BaseException) -> Reason | None:
     return None
 
 
+def code_of(error: BaseException) -> str | None:
+    """The code that an S3 server answered with; None for other errors."""
+    response = getattr(error.__cause__ or error, "response", None)
+    return response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+
+
 def _of_s3(error: BaseException) -> Reason | None:
     """Reasons of S3 alone, by the server's code or by the client's error class."""
-    response = getattr(error.__cause__ or error, "response", None)
-    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    code = code_of(error)
     if code == "NoSuchBucket":
         return Reason("there is no such bucket; check its name")
     if code in _REFUSED_CODES:

@@ -15,7 +15,7 @@ from typing import Any
 
 import fsspec
 
-from ganad.storage.reasons import translated
+from ganad.storage.reasons import code_of, translated
 
 _KEYS_PER_PAGE = 1000  # the most that S3 gives
 
@@ -72,7 +72,13 @@ def read(uri: str, offset: int | None = None, size: int | None = None) -> bytes:
     if size == 0:
         return b""
     start = offset or 0
-    return bytes(client().cat_file(uri, start=start, end=None if size is None else start + size))
+    end = None if size is None else start + size
+    try:
+        return bytes(client().cat_file(uri, start=start, end=end))
+    except OSError as error:
+        if code_of(error) in {"InvalidRange", "416"}:
+            return b""  # the object ends before, or is empty
+        raise
 
 
 def remove(uri: str) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 from ganad.errors import ArchiveError
+from ganad.images.decode import MAX_PIXELS
+from ganad.images.header import open_image
 from ganad.storage import files as storage
 from pipelines.console.progress import Meter
 
@@ -43,10 +45,10 @@ def make_jpegs(folder: Path, tiles: str, num: int) -> Path:
 
 
 def _crop(source: Path, rng: np.random.Generator) -> Image.Image:
-    with Image.open(source) as tile:
-        side = min(tile.size)
-        left, top = (int(rng.integers(0, length - side + 1)) for length in tile.size)
-        crop = tile.convert("L").crop((left, top, left + side, top + side))
+    tile = open_image(source.read_bytes(), MAX_PIXELS)
+    side = min(tile.size)
+    left, top = (int(rng.integers(0, length - side + 1)) for length in tile.size)
+    crop = tile.convert("L").crop((left, top, left + side, top + side))
     turned = crop.transpose(Image.Transpose(int(rng.integers(0, 7))))
     return turned.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
@@ -92,8 +94,8 @@ def make_large_jpeg(tiles: str, width: int, height: int) -> bytes:
     if source is None:
         raise ArchiveError(f"{tiles}: holds no .jpg to make images from; give --data")
     sink = io.BytesIO()
-    with Image.open(source) as tile:
-        large = tile.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+    tile = open_image(source.read_bytes(), MAX_PIXELS)
+    large = tile.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
     large.save(sink, "JPEG", quality=QUALITY)
     return sink.getvalue()
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from ganad.archive.listing import list_images
 from ganad.evaluation.metrics import ranking
-from ganad.images.decode import Preprocessing, decode
+from ganad.images.decode import MAX_PIXELS, Preprocessing, decode
+from ganad.images.header import open_image
 from ganad.model import load
 
 BATCH = 64
@@ -32,9 +33,9 @@ def seconds(data: bytes, preprocessing: Preprocessing, repeats: int) -> tuple[fl
 
 def _whole(data: bytes, preprocessing: Preprocessing) -> np.ndarray:
     size = (preprocessing.image_size,) * 2
-    with Image.open(io.BytesIO(data)) as image:
-        whole = image.convert("L" if preprocessing.channels == 1 else "RGB")
-        return np.asarray(whole.resize(size, Image.Resampling.BILINEAR))
+    image = open_image(data, MAX_PIXELS)
+    whole = image.convert("L" if preprocessing.channels == 1 else "RGB")
+    return np.asarray(whole.resize(size, Image.Resampling.BILINEAR))
 
 
 def auroc(model: str, source: str) -> tuple[float | None, float | None]:
@@ -55,6 +56,5 @@ def auroc(model: str, source: str) -> tuple[float | None, float | None]:
 def _lossless(jpeg: bytes) -> bytes:
     """The same pixels as a PNG, which is always decoded whole."""
     sink = io.BytesIO()
-    with Image.open(io.BytesIO(jpeg)) as image:
-        image.save(sink, "PNG", compress_level=0)
+    open_image(jpeg, MAX_PIXELS).save(sink, "PNG", compress_level=0)
     return sink.getvalue()

@@ -9,8 +9,10 @@ from PIL import Image
 from tenacity import wait_fixed, wait_none
 
 from ganad.archive.listing import list_images
+from ganad.errors import ArchiveError
+from ganad.images import load
 from ganad.images.decode import Preprocessing
-from ganad.images.load import load_images
+from ganad.images.load import load_images, read_image
 from ganad.storage import files as storage
 from ganad.storage import retry as patience
 from tests.proxy import Proxy
@@ -114,6 +116,59 @@ def test_a_file_too_large_for_any_image_is_not_read(tmp_path):
     os.truncate(path, 2**40)  # a hole: it takes no space
     ((one,),) = load_images(list(list_images([str(path)])), [GREY])
     assert one.error == f"the file of {2**40} bytes is larger than any image of max_pixels"
+
+
+def test_a_file_that_grew_beyond_any_image_is_read_no_further_than_the_limit(rows, monkeypatch):
+    limit = 16 * 8 + 100
+    monkeypatch.setattr(load, "BYTES_BESIDE", 100)
+    kind = Preprocessing(image_size=4, channels=1, max_pixels=16)
+    (row,) = rows(a=b"1")
+    storage.write_bytes(row["uri"], bytes(limit + 5000))
+    lengths = []
+    read = storage.read
+
+    def watched(*arguments):
+        data = read(*arguments)
+        lengths.append(len(data))
+        return data
+
+    monkeypatch.setattr(storage, "read", watched)
+    for place in ({}, {"offset": None, "size": None}, {"offset": 3, "size": None}):
+        ((one,),) = load_images([{**row, **place}], [kind])
+        assert (
+            one.error
+            == f"the file of more than {limit} bytes is larger than any image of max_pixels"
+        )
+    assert lengths == [limit + 1] * 3
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("place", [{}, {"offset": 4, "size": 10}], ids=["file", "member"])
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_row_that_names_a_pipe_or_a_device_neither_hangs_nor_fills_the_memory(
+    tmp_path, kind, place
+):
+    path = "/dev/zero"
+    if kind == "pipe":
+        path = str(tmp_path / "a.png")
+        os.mkfifo(path)
+    ((one,),) = load_images([{"uri": path, "offset": None, "size": None, **place}], [GREY])
+    assert one.error.startswith("cannot be fetched")
+    with pytest.raises(ArchiveError, match=f"^{path}: "):
+        read_image(path)
+
+
+@pytest.mark.parametrize("place", [{"offset": -1, "size": 5}, {"offset": 0, "size": -1}])
+def test_a_negative_place_in_an_archive_is_an_error(rows, place):
+    (row,) = rows(a=picture(1))
+    ((one,),) = load_images([{**row, **place}], [GREY])
+    assert one.error == "its place in the archive is negative: make the manifest again"
+
+
+def test_an_empty_object_is_empty_and_no_fault_of_the_storage(rows):
+    (row,) = rows(a=b"")
+    ((one,),) = load_images([row], [GREY])
+    assert one.error == "the file is empty"
 
 
 def test_a_folder_in_a_files_place(tmp_path):
