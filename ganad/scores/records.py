@@ -37,6 +37,8 @@ class ManifestFacts(Record):
     uri: Text
     digest: Text | None = None
     images: NonNegativeInt | None = None
+    damaged: NonNegativeInt = 0
+    """Shards."""
 
 
 class Run(Record):
@@ -70,6 +72,11 @@ class Run(Record):
     @property
     def finished(self) -> bool:
         return self.finished_at is not None
+
+    @property
+    def num_damaged(self) -> int:
+        """Shards that could not be listed to their end."""
+        return self.manifest.damaged if self.manifest is not None else 0
 
 
 class OldJob(Record):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ganad import __version__
-from ganad.errors import ConfigError, GanadError
+from ganad.errors import ArchiveError, ConfigError, GanadError
 from pipelines.cli.benchmark import benchmarks
 from pipelines.cli.cluster import add_commands as add_cluster_commands
 from pipelines.cli.options import (
@@ -232,6 +232,12 @@ def score(
         say(
             f"{model}: {done.counts['in']:,} images, {done.counts['scored']:,} scored, "
             f"{done.counts['failed']:,} failed; in {out}"
+        )
+    damaged = max(done.num_damaged for done in runs.values())
+    if damaged:
+        raise ArchiveError(
+            f"{source}: {damaged:,} of its shards could not be listed to the end, so images are "
+            f"missing; make them again, then score into a fresh --out"
         )
     return None
 

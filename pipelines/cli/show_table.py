@@ -40,6 +40,8 @@ def _state(table: ScoreTable, counts: Mapping[str, Mapping[str, int]]) -> Iterat
     if run is not None:
         yield "state", f"finished at {run.finished_at}"
         yield "source", table.manifest_uri
+        if run.num_damaged:
+            yield "damaged", f"{run.num_damaged:,} of the shards, so images are missing"
         yield "command", " ".join(run.command)
         yield from (("wrong", problem) for problem in table.check_counts(counts))
         return

@@ -42,7 +42,10 @@ def _finish(table: str, begun: Sequence[Run], manifest: Manifest, totals: Totals
             )
     shared = {
         "manifest": ManifestFacts(
-            uri=manifest.uri, digest=manifest.digest, images=manifest.num_images
+            uri=manifest.uri,
+            digest=manifest.digest,
+            images=manifest.num_images,
+            damaged=manifest.num_damaged,
         ),
         "failure_kinds": kinds_of(failures),
         "failures": dict(islice(failures.items(), NUM_FAILURES)),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ganad.scores.table import ScoreTable
+from pipelines.cli.app import main
 from pipelines.score.run import score
 from pipelines.train.request import TrainRequest
 from pipelines.train.run import train
@@ -67,3 +68,32 @@ def test_every_odd_image_has_its_outcome(image_folder: Path, tmp_path: Path) -> 
     num_bad = sum(odd.error is not None for odd in expected.values()) + 1
     assert (run.counts["in"], run.counts["failed"]) == (len(rows), num_bad)
     assert sum(run.failure_kinds.values()) == num_bad
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_cut_shard_among_others_is_a_row_and_the_exit_status_and_show_tell(
+    model: str, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = sorted(image_folder.rglob("good/*.png"))[:6]
+    for number in range(3):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for image in images[2 * number : 2 * number + 2]:
+                tar.add(image, f"{number}{image.name}")
+    cut = tmp_path / "1.tar"
+    cut.write_bytes(cut.read_bytes()[:2000])  # in the first image
+    table = str(tmp_path / "table")
+    with pytest.raises(SystemExit) as end:
+        main(["score", model, f"{tmp_path}/*.tar", "--out", table, "--no-gpu"])
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/1.tar: could not be listed to its end: is damaged or not a tar" in said
+    assert f"{tmp_path}/*.tar: 1 of its shards could not be listed to the end" in said
+    rows = ScoreTable(table).query("SELECT name, error FROM scores").to_pylist()
+    errors = {row["name"]: row["error"] for row in rows}
+    assert len(errors) == 6
+    assert errors.pop("1.tar").startswith("is damaged or not a tar file")
+    assert errors.pop(f"1.tar#1{images[2].name}").startswith("truncated: the archive ends before")
+    assert set(errors.values()) == {None}
+    with pytest.raises(SystemExit):
+        main(["show", table])
+    assert "1 of the shards, so images are missing" in capsys.readouterr().out
