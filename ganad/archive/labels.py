@@ -3,26 +3,17 @@ of a CSV."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ganad.archive.csvs import is_absolute, read_csv, said
 from ganad.archive.layout import has_normal, is_normal
-from ganad.archive.rows import label_of
 from ganad.archive.verdicts import is_verdicts, read_verdicts
 from ganad.errors import ConfigError
 from ganad.storage import files as storage
-from ganad.storage.reasons import translated
 
 KEY_COLUMNS = ("path", "uri", "name")
 _COLUMNS = "path (or uri or name), label, and perhaps abnormal, mask and split"
-_TRUTH = {
-    **dict.fromkeys(("1", "true", "yes", "y"), True),
-    **dict.fromkeys(("0", "false", "no", "n"), False),
-    "": None,
-}
-_SPLITS = ("train", "test", "")
 
 
 class Naming:
@@ -84,23 +75,18 @@ def read_labels(uri: str) -> Iterator[CsvRow]:
     if is_verdicts(uri):
         yield from _verdict_rows(uri)
         return
-    place = storage.absolute(uri)
-    folder = place.rpartition("/")[0]
-    with translated(uri), storage.open_stream(place) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-        try:
-            header, start = text.readline(), 2
-            if header.lower().startswith("sep="):  # Excel's own line
-                header, start = text.readline(), 3
-            delimiter = max(",;\t", key=header.count)
-            first = next(csv.reader([header], delimiter=delimiter), [])
-            names = [name.strip().lower() for name in first]
-            key = _check_header(uri, names)
-            for number, cells in enumerate(csv.reader(text, delimiter=delimiter), start=start):
-                if any(cell.strip() for cell in cells):  # Excel writes rows of delimiters alone
-                    yield _row(uri, number, key, folder, dict(zip(names, cells, strict=False)))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ConfigError(f"{uri}: is not a CSV in UTF-8 ({error}): save it as one") from error
+    keys: list[str] = []
+    for line, cells in read_csv(uri, lambda names: keys.append(_key_of(uri, names))):
+        key = keys[0]
+        path = cells.get(key, "")
+        if not path:
+            raise ConfigError(f"{uri}: line {line} has no {key}: name the image")
+        yield CsvRow(
+            key=storage.absolute(path) if is_absolute(path) else path.removeprefix("./"),
+            path=path,
+            line=line,
+            **said(uri, f"line {line}", cells)._asdict(),
+        )
 
 
 def _verdict_rows(uri: str) -> Iterator[CsvRow]:
@@ -111,43 +97,16 @@ def _verdict_rows(uri: str) -> Iterator[CsvRow]:
             path=verdict.name,
             line=line,
             label=verdict.label,
-            abnormal=_TRUTH[verdict.abnormal],
+            abnormal={"true": True, "false": False}.get(verdict.abnormal),
             mask=None,
             split=None,
         )
 
 
-def _check_header(uri: str, names: Sequence[str]) -> str:
+def _key_of(uri: str, names: Sequence[str]) -> str:
+    """The column that names the images."""
     key = next((name for name in KEY_COLUMNS if name in names), None)
     if key is None or "label" not in names:
         found = ", ".join(name for name in names if name) or "nothing"
         raise ConfigError(f"{uri}: its first line names the columns {found}: give {_COLUMNS}")
     return key
-
-
-def _row(uri: str, line: int, key: str, folder: str, cells: Mapping[str, str]) -> CsvRow:
-    def cell(name: str) -> str:
-        return cells.get(name, "").strip()
-
-    path, truth, split, mask = cell(key), cell("abnormal"), cell("split"), cell("mask")
-    if not path:
-        raise ConfigError(f"{uri}: line {line} has no {key}: name the image")
-    if truth.lower() not in _TRUTH:
-        raise ConfigError(
-            f"{uri}: line {line} has abnormal {truth!r}: write true, false or nothing"
-        )
-    if split.lower() not in _SPLITS:
-        raise ConfigError(f"{uri}: line {line} has split {split!r}: write train, test or nothing")
-    return CsvRow(
-        key=storage.absolute(path) if _is_absolute(path) else path.removeprefix("./"),
-        path=path,
-        line=line,
-        label=label_of(cell("label")),
-        abnormal=_TRUTH[truth.lower()],
-        mask=(mask if _is_absolute(mask) else storage.join(folder, mask)) if mask else None,
-        split=split.lower() or None,
-    )
-
-
-def _is_absolute(path: str) -> bool:
-    return path.startswith("/") or "://" in path

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from functools import lru_cache
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
+from ganad.archive.csvs import is_csv
 from ganad.archive.layout import Layout, Surroundings, describe_member
 from ganad.archive.masks import IMAGE_SUFFIXES, is_image
 from ganad.archive.parquets import IMAGE_COLUMNS, LARGE_GROUP, is_parquet, open_images
 from ganad.archive.rows import Row, image_id, loose_row
 from ganad.archive.tars import COMPRESSED, Listed, compressed, is_tar, listed_ahead
+from ganad.archive.uri_lists import UriList, is_list
 from ganad.archive.walk import (
     GROUND_TRUTH,
     File,
@@ -109,7 +111,7 @@ class Listing:
         """Shards that could not be listed to their end."""
         self.notes: list[str] = []
         self._uri = storage.absolute(source)
-        self._layout = lru_cache(None)(lambda folder: Layout(folder, surroundings))
+        self._surroundings = surroundings
         self._layouts: dict[str, Layout] = {}
         self._unopened = ""
         """A shard that was found and not named."""
@@ -136,7 +138,21 @@ class Listing:
     def _beginning_with_source(self, text: str) -> ArchiveError:
         return ArchiveError(text if text.startswith(self.source) else f"{self.source}: {text}")
 
+    @cached_property
+    def is_list(self) -> bool:
+        """True for a file of URIs, which may name an image twice and those of other sources."""
+        if not (is_csv(self._uri) or is_parquet(self._uri)) or not self._is_file(self._uri):
+            return False
+        try:
+            return is_list(self._uri)
+        except ArchiveError:  # a damaged shard
+            return False
+
     def _rows(self) -> Iterator[Row]:
+        if self.is_list:
+            yield from UriList(self.source).rows(self._surroundings)
+            return
+
         def shard_of(found: _Found) -> str | None:
             is_shard = found.is_named and is_tar(found.name) and found.error is None
             return found.uri if is_shard else None
@@ -186,13 +202,15 @@ class Listing:
         # prefix does not: only names that may be files are asked for.
         name = uri.rpartition("/")[2]
         may_be = not storage.is_remote(uri) or is_image(name) or self._is_shard(name)
+        may_be = may_be or is_csv(name)
         return may_be and not self.source.endswith("/") and storage.size_of(uri) is not None
 
     def _check_kind(self, name: str) -> None:
         if not (is_image(name) or self._is_shard(name)):
             raise ArchiveError(
                 f"{self.source}: is neither an image ({_SUFFIXES_SHOWN}) nor a .tar shard nor "
-                f"a .parquet file; give a folder, a glob, an s3:// prefix or one of these"
+                f"a .parquet file nor a .csv of URIs; give a folder, a glob, an s3:// prefix or "
+                f"one of these"
             )
 
     def _below(self, folder: str, pattern: Pattern | None) -> Iterator[_Found]:
@@ -212,7 +230,9 @@ class Listing:
         if found.error is not None:
             row = loose_row(shown, name, error=found.error)
             return {**row, "image_id": image_id(found.uri)}
-        layout = self._layouts.setdefault(found.folder, self._layout(found.folder))
+        if found.folder not in self._layouts:
+            self._layouts[found.folder] = Layout(found.folder, self._surroundings)
+        layout = self._layouts[found.folder]
         facts, mask = layout.describe(found.file.path)
         return loose_row(
             shown,
@@ -266,7 +286,8 @@ class Listing:
                 if found.uri == self._uri:
                     raise ArchiveError(
                         f"{self.source}: has no column of bytes; store the images in a column "
-                        f"{IMAGE_COLUMNS[0]}, as bytes or as a struct of bytes and path"
+                        f"{IMAGE_COLUMNS[0]}, as bytes or as a struct of bytes and path, or name "
+                        f"them in a column uri"
                     )
                 self.num_skipped += 1
                 return
@@ -336,6 +357,8 @@ class Listing:
             )
 
     def _why_none(self) -> str:
+        if self.is_list:
+            return "names no images; give a list that has some lines"
         if self.num_skipped and storage.exists(storage.join(self._uri, "manifest.json")):
             return (
                 "holds a manifest, not images; give it alone, as the source of train or score, or "

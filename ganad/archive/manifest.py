@@ -223,7 +223,8 @@ def _write_rows(
     rows = _judged(_numbered(listings, progress), naming)
     sources = [storage.absolute(listing.source) for listing in listings]
     with storage.scratch_folder(folder, _SCRATCH) as scratch, open_merge(scratch, folder) as merge:
-        if labels is None and not start.parts and are_apart(sources):
+        lists = any(listing.is_list for listing in listings)
+        if labels is None and not start.parts and not lists and are_apart(sources):
             writer.write(batches_of(merge.settled(rows, naming.by_user)))
         else:
             merge.add(rows)

@@ -64,6 +64,7 @@ class ImageFile:
     labels: str | None
     classes: tuple[str, ...]
     """What the numbers of the label column mean, if the file says so."""
+    num_rows: int
     largest_group: int
     """Bytes of the images in the largest row group."""
     texts: tuple[str, ...] = ()
@@ -128,6 +129,7 @@ def open_images(uri: str) -> ImageFile | None:
             names=names,
             labels=labels,
             classes=_classes(schema),
+            num_rows=metadata.num_rows,
             largest_group=max(
                 (group.column(number).total_compressed_size for group in groups), default=0
             ),

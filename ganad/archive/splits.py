@@ -20,11 +20,13 @@ CALIBRATION, VALIDATION = 0.15, 0.05
 
 def normal_rows(rows: pa.Table, typed: str, drop_abnormal: bool = False) -> pa.Table:
     """The rows to train on: those of the layout's train folder if there is one, and none that is
-    labelled abnormal. typed: the source as the user typed it.
+    labelled abnormal or has an error. typed: the source as the user typed it.
 
     Raises TrainingError if abnormal images are among them and drop_abnormal is not set, or if no
     row is left.
     """
+    if "error" in rows.column_names:
+        rows = rows.filter(pc.is_null(rows["error"]))
     if pc.any(pc.equal(rows["split"], "train")).as_py():
         rows = rows.filter(pc.equal(rows["split"], "train"))
     abnormal = pc.fill_null(rows["abnormal"], False)

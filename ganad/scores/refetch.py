@@ -160,4 +160,5 @@ def _members(table: ScoreTable, rows: Sequence[Row]) -> dict[str, dict[str, Any]
         )
     except (ArchiveError, OSError):
         return {}
-    return {row["image_id"]: row for row in found.to_pylist()}
+    # A link that leads out of its shard has no bytes there.
+    return {row["image_id"]: row for row in found.to_pylist() if row["offset"] is not None}

@@ -12,7 +12,10 @@ from ganad.errors import ConfigError
 
 Sources = Annotated[
     list[str],
-    typer.Argument(help="Folders, globs, s3:// prefixes, .tar or .parquet files, or one manifest."),
+    typer.Argument(
+        help="Folders, globs, s3:// prefixes, .tar or .parquet files, lists of URIs (.csv or "
+        ".parquet), or one manifest."
+    ),
 ]
 Out = Annotated[str, typer.Option("--out", help="Folder or s3:// prefix to write to.")]
 Workers = Annotated[

@@ -40,7 +40,8 @@ def resolve(sources: Sequence[str], keep_at: str, out: str) -> Manifest:
         manifest = write_manifest(sources, keep_at, progress=show)
     for note in manifest.notes:
         say(note)
-    say(f"indexed {manifest.num_images:,} images")
+    errors = f", {manifest.num_errors:,} of which cannot be read" if manifest.num_errors else ""
+    say(f"indexed {manifest.num_images:,} images{errors}")
     return manifest
 
 
@@ -162,7 +163,9 @@ class BackgroundListing:
             say(note)
         if self.manifest.num_images > known:
             new = "new " if known else ""
-            say(f"indexed {self.manifest.num_images - known:,} {new}images")
+            errors = self.manifest.num_errors - (self.before.num_errors if self.before else 0)
+            unread = f", {errors:,} of which cannot be read" if errors else ""
+            say(f"indexed {self.manifest.num_images - known:,} {new}images{unread}")
 
     def _wait(self, num: int, until: float | None = None) -> None:
         """Wait for more than num parts, the end of the listing, or the time `until`."""
