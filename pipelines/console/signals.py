@@ -78,8 +78,8 @@ def prompt_end(sentence: str = "stopped", patience_s: float = PATIENCE_S) -> Ite
     threading.Thread(target=_watch, args=watch, daemon=True, name="ganad-signals").start()
     try:
         yield
-    except Exception:
-        if received:  # a library has made an error of its own out of Stopped
+    except BaseException:
+        if received:  # a library has made an error, or a SystemExit, of its own out of Stopped
             raise Stopped(128 + received[0], sentence) from None
         raise
     finally:

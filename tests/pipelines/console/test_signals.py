@@ -34,6 +34,7 @@ TRANSLATED = """
     except BaseException:
         raise RuntimeError("Query interrupted")
 """
+ANOTHER_EXIT = TRANSLATED.replace('RuntimeError("Query interrupted")', "SystemExit(1)")
 
 
 @contextmanager
@@ -57,7 +58,7 @@ def stop(process, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("work", ["time.sleep(100)", NATIVE, TRANSLATED])
+@pytest.mark.parametrize("work", ["time.sleep(100)", NATIVE, TRANSLATED, ANOTHER_EXIT])
 def test_a_signal_ends_the_work_at_once(work, number):
     program = PROGRAM.format(work=work)
     with started([sys.executable, "-c", program]) as process:
