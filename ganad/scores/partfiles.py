@@ -19,7 +19,7 @@ from fsspec.spec import AbstractFileSystem
 from ganad.errors import ArchiveError
 from ganad.scores.checksums import CheckedFile, Damaged
 from ganad.storage import files as storage
-from ganad.storage.database import SpillFolder
+from ganad.storage.private import PrivateFolder
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class PartFiles(AbstractFileSystem):
     protocol = "scores"
     cachable = False
 
-    def __init__(self, parts: Mapping[str, PartFile], spill: SpillFolder | None = None) -> None:
+    def __init__(self, parts: Mapping[str, PartFile], spill: PrivateFolder | None = None) -> None:
         super().__init__()
         self.parts = dict(parts)
         self.spill = spill

@@ -1,35 +1,25 @@
 """DuckDB with limits: memory and spill are bounded, Ctrl-C ends a query, nothing is left on disk.
 
-A query larger than its memory spills into a folder that only its user can read. The folder goes
-when the connection is closed and when the process ends. One that a killed process left behind is
-found by its lock, which died with the process, and is removed when the next connection is opened.
+A query larger than its memory spills into a folder that only its user can read and that is removed
+when the connection is closed, when the process ends, and after a killed process by the next one.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-import tempfile
 import threading
-import time
-import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from ganad.errors import ConfigError
+from ganad.storage.private import PrivateFolder
 
 T = TypeVar("T")
-_PREFIX = "ganad-spill-"
-_LOCK = "lock"
-_FRESH_S = 60
-"""A folder without a lock that is younger than this may be about to get one."""
 _INTERRUPT_S = 0.5
 """Seconds that a query gets to notice that it was interrupted."""
 
@@ -76,7 +66,7 @@ class Database:
         **config: Any,
     ) -> None:
         limits = limits or Limits()
-        self.spill = SpillFolder() if spill_to is None else None
+        self.spill = PrivateFolder("ganad-spill-") if spill_to is None else None
         """Removed when nobody refers to it any more: whoever keeps the connection keeps this."""
         target = spill_to if self.spill is None else self.spill.place
         if target:
@@ -133,65 +123,3 @@ def quoted(text: str) -> str:
 def identifier(name: str) -> str:
     """A name of a column or view as SQL takes any, quotes included."""
     return '"' + name.replace('"', '""') + '"'
-
-
-class SpillFolder:
-    """A folder that only this user can read, with a lock that dies with the process."""
-
-    def __init__(self) -> None:
-        self.place = ""
-        """Empty where no folder can be made."""
-        self.remove: Callable[[], object] = lambda: None
-        try:
-            _remove_stale()
-            folder = tempfile.mkdtemp(prefix=_PREFIX)  # its mode is 0700
-            lock = os.open(f"{folder}/{_LOCK}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:
-            return
-        self.place = folder
-        _folders[folder] = lock
-        self.remove = weakref.finalize(self, _remove_folder, folder)
-
-
-_folders: dict[str, int] = {}
-"""Spill folders of this process, and the descriptors of their locks."""
-
-
-def remove_spill_folders() -> None:
-    """Remove the spill folders of this process, which is about to end without tidying up."""
-    for folder in list(_folders):
-        _remove_folder(folder)
-
-
-def _remove_folder(folder: str) -> None:
-    lock = _folders.pop(folder, None)
-    if lock is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-
-
-def _remove_stale() -> None:
-    """Remove the folders of processes that were killed; those of other users are left alone."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        try:
-            facts = folder.lstat()
-            if facts.st_uid == os.getuid() and not folder.is_symlink() and _is_stale(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            continue  # another process has removed it
-
-
-def _is_stale(folder: Path) -> bool:
-    try:
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return time.time() - folder.stat().st_mtime > _FRESH_S
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        return True
-    finally:
-        os.close(lock)

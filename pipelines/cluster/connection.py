@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,11 +15,15 @@ from typing import Any
 import ray
 
 from ganad.errors import CapacityError, ClusterError
+from ganad.storage.private import PrivateFolder
 from pipelines.console.progress import STOPPED, say
 from pipelines.console.signals import kept_handlers
 
 CONNECT_S = 10.0
 """How long a machine may take to accept a connection."""
+MAX_SOCKET_FOLDER = 20
+"""Characters of the folder for temporary files. The path of a socket has at most 107, of which Ray
+and the session's name need the others; with a longer folder /tmp is used."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,14 @@ def connected(debug: bool = False) -> Iterator[None]:
         "configure_logging": True,
         "namespace": "ganad",
     }
+    folder: PrivateFolder | None = None
     with kept_handlers():
         if address:
             _join(address, settings, debug)
         else:
+            folder = _session_folder()
             with nullcontext() if debug else _mute():
-                ray.init(include_dashboard=False, **settings)
+                ray.init(include_dashboard=False, _temp_dir=folder.place or None, **settings)
     for name in ("ray", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(level)
     try:
@@ -76,6 +83,14 @@ def connected(debug: bool = False) -> Iterator[None]:
         raise KeyboardInterrupt(STOPPED) from None
     finally:
         ray.shutdown()
+        if folder is not None:
+            folder.remove()
+
+
+def _session_folder() -> PrivateFolder:
+    """For all that Ray writes; it is removed when the command ends, however it ends."""
+    is_short = len(tempfile.gettempdir()) <= MAX_SOCKET_FOLDER
+    return PrivateFolder("ganad-ray-", None if is_short else "/tmp")
 
 
 def pack(num_jobs: int, workers: int, gpu: bool | None) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
 
-from ganad.storage.database import remove_spill_folders
+from ganad.storage.private import remove_private_folders
 from pipelines.console.progress import STOPPED
 
 P = ParamSpec("P")
@@ -101,7 +101,7 @@ def _watch(reading: int, sentence: str, patience_s: float) -> None:
 
 def end(stopped: Stopped) -> NoReturn:
     """End the process at once: libraries take seconds to unload."""
-    remove_spill_folders()
+    remove_private_folders()
     os.write(2, f"{stopped.sentence}\n".encode())
     os._exit(stopped.status)
 
