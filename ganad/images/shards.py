@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import math
 from collections.abc import Iterator, Sequence
@@ -77,18 +78,26 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_shard(uri: str, images: np.ndarray) -> None:
-    """Write uint8 images (n, c, h, w) as one .npy file, atomically."""
-    storage.write_bytes(uri, _header(images.shape) + np.ascontiguousarray(images).tobytes())
+def shard_bytes(images: np.ndarray) -> bytes:
+    """uint8 images (n, c, h, w) as the bytes of an .npy file."""
+    return _header(images.shape) + np.ascontiguousarray(images).tobytes()
 
 
-def is_whole(uri: str, shape: tuple[int, ...]) -> bool:
-    """Whether the file is a shard of this shape, from its first byte to its last one; the pixels
-    themselves are not looked at. Raises ArchiveError where storage does not answer."""
+def digest_of(data: bytes) -> str:
+    """A checksum of a shard's bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def is_intact(uri: str, shape: tuple[int, ...], digest: str) -> bool:
+    """Read a whole shard; True if it has this shape and its bytes have this digest.
+
+    Raises ArchiveError if the storage does not answer.
+    """
     header = _header(shape)
     if storage.size_of(uri) != len(header) + math.prod(shape):
         return False
-    return storage.read_bytes(uri, 0, len(header)) == header
+    data = storage.read_bytes(uri)
+    return data.startswith(header) and digest_of(data) == digest
 
 
 def _header(shape: tuple[int, ...]) -> bytes:

@@ -1,11 +1,14 @@
 """Where a training job keeps its decoded images: in a folder that runs share, or in its own.
 
-GANAD_CACHE names the folder that is shared, on a disk that all machines see or on s3://. In it the
-images of one data set at one size lie in decoded-<key>. Its key is made of all that decides on
-pixels: the place of each image, in order, the preprocessing, and the versions of what decodes; and
-of the times that local files were changed, so that a file replaced by another is decoded anew. Of
-objects on S3 no time is known, only the size that the manifest gives. The seed is no part of the
-key: runs with other seeds, and other detectors of the same size, share.
+GANAD_CACHE names the shared folder, on a disk that all machines see or on s3://. It holds the
+images of one data set at one size in decoded-<key>. The key depends on everything that decides the
+pixels: the location of each image, in order, the preprocessing, and the versions of ganad and
+Pillow; and on the times at which local files were changed, so that a file that was replaced is
+decoded again. For objects on S3 only the size is known, from the manifest. The seed is not part of
+the key: runs with other seeds, and other detectors with the same image size, share the images.
+
+Each shard has a record beside it, with a digest of its bytes that is checked before every run (see
+pipelines.train.predecode).
 """
 
 from __future__ import annotations
@@ -26,38 +29,39 @@ from ganad.storage import files as storage
 from pipelines.train.job import TrainingJob
 
 FOLDER, BYTES = "GANAD_CACHE", "GANAD_CACHE_BYTES"
-"""Environment variables, read by the process that a person starts: its workers are told."""
+"""Environment variables. The process that a person starts reads them and passes them on to its
+workers."""
 SHARE_OF_DISK = 0.8
-"""Of what is free: shards that would take more are not made."""
+"""Share of the free space that new shards may take."""
 
 
 @dataclass(frozen=True)
 class Cache:
-    """A folder of decoded images, of one data set at one size."""
+    """A folder of the decoded images of one data set at one size."""
 
     folder: str
     shared: bool
-    """It stays when the run that made it has ended."""
+    """True if it stays when the run that made it has ended."""
 
     @staticmethod
     def of(job: TrainingJob) -> Cache:
-        """The job's; raises ArchiveError for a GANAD_CACHE that is neither a path nor s3://."""
+        """The cache of a job. Raises ArchiveError if GANAD_CACHE is neither a path nor s3://."""
         place = os.environ.get(FOLDER)
         if not place:  # job.json says what it belongs to
             return Cache(job.place("cache"), shared=False)
         return Cache(storage.join(storage.absolute(place), f"decoded-{_key(job)}"), shared=True)
 
     def room(self) -> int:
-        """Bytes that may be added. Raises ConfigError for a GANAD_CACHE_BYTES that is no number."""
+        """Bytes that may be added. Raises ConfigError if GANAD_CACHE_BYTES is not a number."""
         typed = os.environ.get(BYTES)
         if typed:
             if not typed.isdecimal():
                 raise ConfigError(
-                    f"{BYTES}={typed} is no number of bytes: give digits alone, such as "
+                    f"{BYTES}={typed} is not a number of bytes: give digits only, such as "
                     f"{BYTES}=500000000000"
                 )
             return int(typed)
-        # Shards on S3 are copied to the disks of the workers, of which this one is an example.
+        # Workers copy shards from S3 to their own disks, which are taken to be like this one.
         place = Path(tempfile.gettempdir() if storage.is_remote(self.folder) else self.folder)
         while not place.exists():
             place = place.parent
@@ -65,7 +69,7 @@ class Cache:
 
 
 def cache_environment() -> dict[str, str]:
-    """What another process needs in its environment to use the cache of this one."""
+    """The environment variables with which another process uses the same cache."""
     found = {name: os.environ[name] for name in (FOLDER, BYTES) if os.environ.get(name)}
     if FOLDER in found:
         found[FOLDER] = storage.absolute(found[FOLDER])
@@ -81,6 +85,6 @@ def _key(job: TrainingJob) -> str:
         digest.update(f"{row!r}\n".encode())
     for uri in sorted(set(columns["uri"])):  # a tar or a Parquet file has many images
         if not storage.is_remote(uri):
-            with suppress(OSError):  # one that has vanished is told of when it is decoded
+            with suppress(OSError):  # a file that has vanished is reported when it is decoded
                 digest.update(f"{uri} {os.stat(uri).st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -9,7 +9,7 @@ import pytest
 from ganad.archive.splits import normal_rows, split_digest, subset_of, with_subsets
 from ganad.errors import TrainingError
 from ganad.images.protocol import Subset
-from ganad.images.shards import Shards, is_whole, write_shard
+from ganad.images.shards import Shards, digest_of, is_intact, shard_bytes
 
 
 def test_the_split_has_its_shares_and_depends_on_name_and_seed_alone() -> None:
@@ -63,7 +63,7 @@ def test_shards_read_as_one_array(tmp_path: Path) -> None:
     places = []
     for number, piece in enumerate(np.split(images, [3, 7])):
         places.append(str(tmp_path / f"{number}.npy"))
-        write_shard(places[-1], piece)
+        Path(places[-1]).write_bytes(shard_bytes(piece))
     shards = Shards.open(places, tmp_path)
     order = np.array([9, 0, 3, 2, 7, 6, 9])
     assert len(shards) == 10
@@ -73,14 +73,15 @@ def test_shards_read_as_one_array(tmp_path: Path) -> None:
     np.testing.assert_array_equal(subset.take(np.array([2, 0])), images[[4, 1]])
 
 
-def test_a_shard_is_whole_or_made_again(tmp_path: Path) -> None:
+def test_a_shard_that_changed_anywhere_is_found(tmp_path: Path) -> None:
     images, place = np.arange(40, dtype=np.uint8).reshape(10, 1, 2, 2), tmp_path / "0.npy"
-    write_shard(str(place), images)
-    assert is_whole(str(place), (10, 1, 2, 2))
-    assert not is_whole(str(place), (10, 1, 4, 1))  # as many bytes, of another shape
-    assert not is_whole(str(place), (9, 1, 2, 2))
-    assert not is_whole(str(tmp_path / "1.npy"), (10, 1, 2, 2))
-    whole = place.read_bytes()
-    for damaged in (whole[:-1], whole + b"\0", b"x" + whole[1:], b""):
+    whole = shard_bytes(images)
+    digest = digest_of(whole)
+    place.write_bytes(whole)
+    assert is_intact(str(place), (10, 1, 2, 2), digest)
+    assert not is_intact(str(place), (10, 1, 4, 1), digest)  # as many bytes, of another shape
+    assert not is_intact(str(tmp_path / "1.npy"), (10, 1, 2, 2), digest)
+    pixel = whole[:-7] + bytes([whole[-7] ^ 1]) + whole[-6:]
+    for damaged in (pixel, whole[:-1], whole + b"\0", b"x" + whole[1:], b""):
         place.write_bytes(damaged)
-        assert not is_whole(str(place), (10, 1, 2, 2))
+        assert not is_intact(str(place), (10, 1, 2, 2), digest)

@@ -149,12 +149,17 @@ def test_damaged_shards_are_made_again_and_no_others(prepared: Prepared, cache: 
     assert list(first.bad) == [20]
     (shard,) = cache.rglob("*.npy")
     whole, errors = shard.read_bytes(), shard.with_suffix(".json")
-    shard.write_bytes(whole[:-100])
-    assert predecode(prepared(), TWO) == first
-    assert shard.read_bytes() == whole
+    for damaged in (whole[:-100], whole[:-500] + bytes(400) + whole[-100:]):
+        shard.write_bytes(damaged)
+        assert predecode(prepared(), TWO) == first
+        assert shard.read_bytes() == whole
     errors.write_text("{")
     assert predecode(prepared(), TWO) == first
-    assert list(json.loads(errors.read_text())) == ["20"]
+    record = errors.read_text()
+    assert list(json.loads(record)["errors"]) == ["20"]
+    errors.write_text(record.replace('"20"', '"19"'))
+    assert predecode(prepared(), TWO) == first
+    assert errors.read_text() == record
     made = files(cache)
     assert predecode(prepared(), TWO) == first
     assert files(cache) == made
@@ -222,7 +227,9 @@ def test_what_the_variables_say_is_checked(
 ) -> None:
     assert 0 < Cache.of(prepared()).room() < shutil.disk_usage(cache.parent).total
     monkeypatch.setenv("GANAD_CACHE_BYTES", "10 GB")
-    with pytest.raises(ConfigError, match="^GANAD_CACHE_BYTES=10 GB is no number of bytes: give"):
+    with pytest.raises(
+        ConfigError, match="^GANAD_CACHE_BYTES=10 GB is not a number of bytes: give"
+    ):
         Cache.of(prepared()).room()
     monkeypatch.setenv("GANAD_CACHE", "gs://bucket/cache")
     with pytest.raises(ArchiveError, match="^gs://bucket/cache: cannot be read; give a local"):
