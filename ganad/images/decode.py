@@ -15,7 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from pydantic import BaseModel, ConfigDict, Field
 
-from ganad.images.header import BITS, PHOTOMETRIC, RefusedError, open_image
+from ganad.images.header import BITS, PHOTOMETRIC, TRUNCATED, RefusedError, open_image
 
 MAX_PIXELS = 200_000_000
 BAND_PIXELS = 2**22
@@ -209,5 +209,5 @@ def _in_one_line(error: Exception) -> str:
     if isinstance(error, MemoryError) or "out of memory" in message.lower():
         return "decoding it takes more memory than one image may have"
     if "truncated" in message.lower():
-        return "truncated: the file ends before its image does"
+        return TRUNCATED
     return f"{type(error).__name__}: {message}"[:200].rstrip(": ")
