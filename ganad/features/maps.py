@@ -14,7 +14,7 @@ detector asks for it, is by channel, with mean and spread over all places of nor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,10 +26,6 @@ from ganad.errors import ConfigError
 from ganad.features.backbone import FeatureExtractor
 from ganad.features.settings import MapBackbone
 
-FINEST, COARSEST = 4, 16
-"""Pixels per place of the stages taken when none are named."""
-PIXELS_PER_PLACE = 8
-"""Of the grid, when its size is not named."""
 CONSTANT = 1e-6
 """Channels whose spread is less than this share of the largest do not vary: it is rounding."""
 
@@ -105,9 +101,11 @@ class FeatureMaps(nn.Module):
         self.extractor = FeatureExtractor(
             backbone.name, image_size, None, backbone.weights, seed, load_weights, size_key
         )
-        self._choose(backbone.levels, image_size)
+        self._choose(backbone, image_size)
         sides = self.extractor.sides.values()
-        self.grid = backbone.grid or min(max(sides), max(1, image_size // PIXELS_PER_PLACE))
+        self.grid = backbone.grid or min(
+            max(sides), max(1, image_size // backbone.pixels_per_place)
+        )
         """Places per side."""
         self.channels = sum(self.extractor.dimensions.values())
         """C, over all levels."""
@@ -135,13 +133,15 @@ class FeatureMaps(nn.Module):
         """Raw maps (n, C, h, w) -> each channel with mean 0 and spread 1; nan before fit."""
         return (maps - self.mean[:, None, None]) / self.scale[:, None, None]
 
-    def _choose(self, levels: Sequence[str] | None, image_size: int) -> None:
+    def _choose(self, backbone: MapBackbone, image_size: int) -> None:
         """Keep the levels that are named, or those that MapBackbone.levels says."""
-        sides = self.extractor.sides
+        sides, levels = self.extractor.sides, backbone.levels
         if levels is None and sides:
-            chosen = [s for s in sides.values() if FINEST <= image_size / s <= COARSEST]
+            finest, coarsest = backbone.finest, backbone.coarsest
+            chosen = [s for s in sides.values() if finest <= image_size / s <= coarsest]
             chosen = chosen or [max(sides.values())]
-            levels = list({side: level for level, side in sides.items() if side in chosen}.values())
+            last = {side: level for level, side in sides.items() if side in chosen}
+            levels = tuple(last.values())
         self.extractor.choose(levels or ())
         flat = [level for level in self.extractor.dimensions if level not in self.extractor.sides]
         if flat or not sides:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -51,6 +51,12 @@ class Backbone(BaseModel):
 
 class MapBackbone(Backbone):
     """The frozen network, for a detector that uses its maps."""
+
+    finest: ClassVar[int] = 4
+    coarsest: ClassVar[int] = 16
+    """Pixels per place of the stages taken when none are named."""
+    pixels_per_place: ClassVar[int] = 8
+    """Of the grid, when its size is not named."""
 
     levels: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Stages to use, such as blocks.2; left out = of the stages with a place for every 4×4 to

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,9 @@ class MapConfig(DetectorConfig):
     backbone: MapBackbone = MapBackbone()
     blur: float = Field(default=4.0, ge=0)
     """σ in pixels of the Gaussian that smooths heat maps (4 in the code of PaDiM and PatchCore)."""
+    image_score: Literal["worst", "mean"] = "worst"
+    """worst: as in the method's paper, from the worst place, for defects of any size. mean: over
+    all places, for anomalies that change much of an image."""
     augment: AugmentedFit = AugmentedFit()
     """How training images are varied and repeated."""
 
@@ -40,9 +43,25 @@ class PadimConfig(MapConfig):
     """ε, in units of the channels' variance over all places."""
 
 
+class PatchcoreBackbone(MapBackbone):
+    """The frozen network of PatchCore."""
+
+    finest: ClassVar[int] = 8
+    pixels_per_place: ClassVar[int] = 16
+
+    levels: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Stages to use, such as blocks.2; left out = of the stages with a place for every 8×8 and
+    16×16 pixels the last (stages 2 and 3 of a ResNet, as in the paper)."""
+    grid: int | None = Field(default=None, ge=1)
+    """Places per side that all stages are resized to; left out = one for every 16×16 pixels: with
+    10,000 entries the search then takes less time than the network. The paper has 8×8, for which
+    four times the entries cover normal images as densely."""
+
+
 class PatchcoreConfig(MapConfig):
     """Defaults: 10,000 entries, and the b of the authors' code."""
 
+    backbone: PatchcoreBackbone = PatchcoreBackbone()
     entries: int = Field(default=10_000, ge=2)
     """Vectors kept: 7 MB with EfficientNet-Lite0. The fit takes five times this memory, whatever
     the number of images."""

@@ -79,12 +79,17 @@ class MapDetector(StatisticsDetector[MapConfigT, StatisticsT], Generic[MapConfig
 
     def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         places, score = self.score_places(self.raw_maps(images))
+        return self.summarise(places, score, maps)
+
+    def summarise(self, places: Tensor, score: Tensor | None, maps: bool) -> BatchScores:
+        """What score_places gives -> the scores of the images, with heat maps if asked for."""
+        if self.config.image_score == "mean":
+            score = places.mean((1, 2))
         if score is not None and not maps:
             return BatchScores(score)
         heat = self.spread @ places @ self.spread.T
-        return BatchScores(
-            heat.amax((1, 2)) if score is None else score, maps=heat if maps else None
-        )
+        score = heat.amax((1, 2)) if score is None else score
+        return BatchScores(score, maps=heat if maps else None)
 
 
 def spreading(grid: int, size: int, blur: float) -> Tensor:

@@ -19,14 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganad.detectors.base import BatchScores
 from ganad.detectors.maps.config import PadimConfig
 from ganad.detectors.maps.mapped import MapDetector
 from ganad.detectors.maps.places import PlaceMoments
+from ganad.detectors.statistics.kept import KeepsFeatures
 from ganad.errors import TrainingError
 from ganad.features.maps import ChannelMoments
 
 
-class Padim(MapDetector[PadimConfig, PlaceMoments]):
+class Padim(MapDetector[PadimConfig, PlaceMoments], KeepsFeatures[PadimConfig, PlaceMoments]):
     """Statistics are the moments at every place. Those of the training stay in the model:
 
     more = detector.observe(detector.begin(images), images)
@@ -105,10 +107,21 @@ class Padim(MapDetector[PadimConfig, PlaceMoments]):
         self.place_scatter.copy_(torch.from_numpy(statistics.scatter))
         return self.facts()
 
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        return {"places": self._vectors(self.raw_maps(images)).flatten(1)}
+
+    def score_features(self, features: dict[str, Tensor]) -> BatchScores:
+        places = self._distances(features["places"].unflatten(1, self.mean.shape))
+        return self.summarise(places, None, maps=False)
+
     def score_places(self, maps: Tensor) -> tuple[Tensor, Tensor | None]:
-        centred = (self._vectors(maps) - self.mean).transpose(0, 1)  # (P, n, d)
+        return self._distances(self._vectors(maps)), None
+
+    def _distances(self, vectors: Tensor) -> Tensor:
+        """The chosen channels by place, (n, P, d) -> Mahalanobis distances (n, g, g)."""
+        centred = (vectors - self.mean).transpose(0, 1)
         distances = torch.bmm(centred, self.whitening.transpose(1, 2)).norm(dim=2)
-        return distances.T.unflatten(1, (self.maps.grid, self.maps.grid)), None
+        return distances.T.unflatten(1, (self.maps.grid, self.maps.grid))
 
     def _vectors(self, maps: Tensor) -> Tensor:
         """Raw maps (n, C, g, g) -> the chosen channels by place, (n, P, d)."""

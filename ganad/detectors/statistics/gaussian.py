@@ -11,16 +11,15 @@ Nothing is trained: fitting is one pass that sums moments.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ganad.batch.fixed import fixed
-from ganad.detectors.base import Extendable, Scores
 from ganad.detectors.statistics.config import GaussianConfig
+from ganad.detectors.statistics.kept import KeepsFeatures
 from ganad.detectors.statistics.pooled import PooledDetector
 from ganad.features.moments import (
     Moments,
@@ -83,7 +82,8 @@ class Level(nn.Module):
 
 
 class Gaussian(
-    PooledDetector[GaussianConfig, dict[str, Moments], Level], Extendable[dict[str, Moments]]
+    PooledDetector[GaussianConfig, dict[str, Moments], Level],
+    KeepsFeatures[GaussianConfig, dict[str, Moments]],
 ):
     """Statistics are Moments by level. Those of the training stay in the model:
 
@@ -157,31 +157,3 @@ class Gaussian(
 
     def level_terms(self, vectors: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: level(vectors[name]) for name, level in self.levels.items()}
-
-    def vectors(self, images: Tensor) -> dict[str, np.ndarray]:
-        """uint8 images (n, c, h, w) -> by level what score_vectors scores: float32 (n, d), or
-        (n, windows, d) with patches."""
-        found: dict[str, list[Tensor]] = {level: [] for level in self.levels}
-        for some in self.patches(images).split(self.scoring_batch):
-            batch, num = fixed(some, self.scoring_batch)
-            for level, vectors in self.features(batch).items():
-                found[level].append(vectors[:num].cpu())
-        joined = {level: torch.cat(batches) for level, batches in found.items()}
-        if self.config.patch is not None:
-            joined = {k: v.reshape(len(images), -1, v.shape[-1]) for k, v in joined.items()}
-        return {level: vectors.numpy() for level, vectors in joined.items()}
-
-    def score_vectors(self, vectors: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The scores of the images that vectors() was given, float64 (n,)."""
-        num = len(next(iter(vectors.values())))
-        flat = {k: torch.tensor(v).reshape(-1, v.shape[-1]) for k, v in vectors.items()}
-        parts = []
-        for start in range(0, len(next(iter(flat.values()))), self.scoring_batch):
-            batch = {k: v[start : start + self.scoring_batch] for k, v in flat.items()}
-            num_vectors = len(next(iter(batch.values())))
-            filled = {k: fixed(v, self.scoring_batch)[0].to(self.device) for k, v in batch.items()}
-            parts.append(self.score_pooled(filled).head(num_vectors))
-        scores = Scores.concatenate(parts)
-        if self.config.patch is not None:
-            scores = self._pool(scores, self.config.patch, len(scores) // num)
-        return scores.score

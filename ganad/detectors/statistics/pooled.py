@@ -79,13 +79,13 @@ class PooledDetector(
         """Pooled features (n, d) by level -> terms of the score, float64 (n,) by level,
         differentiable."""
 
-    def score_pooled(self, vectors: dict[str, Tensor]) -> BatchScores:
+    def score_features(self, features: dict[str, Tensor]) -> BatchScores:
         """Pooled features of a batch of images, by level -> their scores without maps."""
-        return self._combine(self.level_terms(vectors))
+        return self._combine(self.level_terms(features))
 
     def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         if not maps:
-            return self.score_pooled(self.features(images))
+            return self.score_features(self.features(images))
         prepared = self.prepare(images)
         with self.autocast():
             found = self.extractor.maps(prepared)

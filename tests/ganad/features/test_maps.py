@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from ganad.detectors.maps.config import PatchcoreBackbone
 from ganad.errors import ConfigError
 from ganad.features.maps import ChannelMoments, FeatureMaps, on_grid, smooth
 from ganad.features.settings import MapBackbone
@@ -50,6 +51,12 @@ def test_maps_are_the_stages_smoothed_on_one_grid():
         1,
     )
     torch.testing.assert_close(maps(batch), expected)
+
+
+def test_patchcore_takes_coarser_stages_on_a_coarser_grid():
+    maps = FeatureMaps(PatchcoreBackbone(name="resnet18", weights="random"), 64)
+    assert list(maps.extractor.dimensions) == ["layer2", "layer3"]
+    assert maps.grid == 4
 
 
 def test_smoothing_counts_no_places_beyond_the_edge():

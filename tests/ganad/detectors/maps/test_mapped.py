@@ -18,7 +18,8 @@ SIZE = 64
 
 
 def build(name: str, **values: Any) -> MapDetector[Any, Any]:
-    backbone = {"name": "resnet18", "weights": "random", "levels": ["layer1", "layer2"]}
+    levels = {"levels": ["layer1", "layer2"], "grid": 8}
+    backbone = {"name": "resnet18", "weights": "random", **levels}
     values = {"image_size": SIZE, "backbone": backbone, **KEYS[name], **values}
     detector = create(name, configure(name, values))
     assert isinstance(detector, MapDetector)
@@ -98,6 +99,14 @@ def test_windows_are_scored_and_their_maps_put_together(name: str) -> None:
     assert scores.maps.shape == (2, SIZE, SIZE)
     windows = model.score_inputs(model.patches(images[:2]))
     np.testing.assert_allclose(scores.score, windows.score.reshape(2, 4).max(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_the_score_can_be_the_mean_over_all_places(name: str) -> None:
+    images = draw(8)
+    model = fitted(name, images, image_score="mean")
+    places, _ = model.score_places(model.raw_maps(images[:2]))
+    np.testing.assert_allclose(model.score(images[:2]).score, places.mean((1, 2)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", KEYS)

@@ -73,3 +73,14 @@ def test_channels_are_drawn_from_the_seed() -> None:
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) == 20
     assert build("padim", num_channels=1000).chosen.tolist() == list(range(64 + 128))
+
+
+def test_held_out_images_are_scored_from_what_is_kept_of_them() -> None:
+    images = draw(20)
+    for keys in ({}, {"patch": {"size": 32}}, {"image_score": "mean"}):
+        detector = fitted("padim", images, **keys)
+        assert isinstance(detector, Padim)
+        kept = detector.vectors(images[:3])
+        np.testing.assert_array_equal(
+            detector.score_vectors(kept), detector.score(images[:3]).score
+        )
