@@ -1,6 +1,13 @@
 """Detectors, one file per method in a folder per family. Here: the registry and typed configs.
 
-Nothing here imports torch: a command that lists detectors or checks config keys starts at once.
+Nothing here imports torch: a command that lists detectors or checks config keys starts at once. A
+new detector is
+
+- a class in a file of its own, <family>/<name>.py, that says what it is in the class variables of
+  Description, as plain strings;
+- its config keys, <Class>Config in <family>/config.py, which imports no torch either;
+- a line in DETECTORS below;
+- tests/ganad/detectors/<family>/test_<name>.py, for what the protocol's tests do not know of it.
 """
 
 from __future__ import annotations

@@ -75,16 +75,16 @@ def _steady(periods: list[dict[str, Any]]) -> float:
     return float(sum(period["images_per_s"] for period in middle) / len(middle))
 
 
-def command(arguments: list[str]) -> tuple[float, float]:
-    """Run a ganad command: seconds, and peak of resident memory in MiB."""
-    return measured(["-m", "pipelines", *arguments])
+def command(arguments: list[str], folder: Path | None = None) -> tuple[float, float]:
+    """Run a ganad command in a folder: seconds, and peak of resident memory in MiB."""
+    return measured(["-m", "pipelines", *arguments], folder)
 
 
-def measured(arguments: list[str]) -> tuple[float, float]:
+def measured(arguments: list[str], folder: Path | None = None) -> tuple[float, float]:
     """Run this Python with these arguments: seconds, and peak of resident memory in MiB."""
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen([sys.executable, *arguments], stderr=said)
+        process = subprocess.Popen([sys.executable, *arguments], stderr=said, cwd=folder)
         peak = 0.0
         while process.returncode is None:
             # Not getrusage's, in which a child begins with what its parent held.

@@ -280,7 +280,7 @@ def detectors() -> None:
 
     Example: ganad detectors
     """
-    from pipelines.cli.show import list_detectors
+    from pipelines.cli.detectors import list_detectors
 
     list_detectors()
 

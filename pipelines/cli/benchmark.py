@@ -209,3 +209,18 @@ def browse(
     from pipelines.benchmark.browse import browse as run
 
     print(run(out, rows, rounds))
+
+
+@benchmarks.command()
+def startup(
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each; the median counts.")] = 3,
+) -> None:
+    """Processor time, wall time and peak memory of the commands that need no network.
+
+    Example: ganad benchmark startup
+    """
+    from pipelines.benchmark.startup import startup as run
+    from pipelines.console.output import write_table
+
+    rows = run(rounds)
+    write_table(list(rows[0]), rows, sys.stdout)

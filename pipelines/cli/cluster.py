@@ -1,4 +1,4 @@
-"""The commands that concern a cluster's jobs: ganad submit, jobs, logs, stop."""
+"""The commands for jobs on a cluster: ganad submit, jobs, logs, stop."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ Address = Annotated[
     str,
     typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's job server."),
 ]
-Job = Annotated[str, typer.Argument(help="As ganad submit says and ganad jobs lists it.")]
+Job = Annotated[str, typer.Argument(help="Its name, as ganad jobs lists it.")]
 LOCAL = "http://localhost:8265"
+"""Where `ray dashboard cluster.yaml` and `kubectl port-forward` bring a cluster's job server."""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -42,42 +43,43 @@ def submit(
         str | None, typer.Option(help="With --print-rayjob: an image that has Ray and ganad.")
     ] = None,
     service_account: Annotated[
-        str | None, typer.Option(help="With --print-rayjob: the pods', which opens the buckets.")
+        str | None,
+        typer.Option(help="With --print-rayjob: their account, which opens the buckets."),
     ] = None,
 ) -> None:
-    """Run a command as a job on a Ray cluster and follow its log. Again, it goes on.
+    """Run a command as a job on a Ray cluster and follow its log. The same command resumes it.
 
     Example: ganad submit --address http://head:8265 -- train vae s3://b/good --out s3://b/model
     """
-    from pipelines.cluster.package import pack
+    from pipelines.cluster.package import package_command
     from pipelines.cluster.submit import submit as run
 
     parameters = _parse(context, command)
-    parcel = pack(command, parameters)
+    package = package_command(command, parameters)
     if print_rayjob:
         from pipelines.cluster.rayjob import manifest
 
         if image is None:
-            raise ConfigError("--print-rayjob needs --image: one that has Ray and ganad in it")
-        print(manifest(parcel, parameters, image, service_account), end="")
+            raise ConfigError("--print-rayjob needs --image: an image with Ray and ganad")
+        print(manifest(package, parameters, image, service_account), end="")
         return
     if image is not None or service_account is not None:
-        raise ConfigError("--image and --service-account are for pods: add --print-rayjob")
-    raise typer.Exit(run(parcel, address, detach=detach, dry_run=dry_run))
+        raise ConfigError("--image and --service-account apply to pods only: add --print-rayjob")
+    raise typer.Exit(run(package, address, detach=detach, dry_run=dry_run))
 
 
 def _parse(context: typer.Context, command: Sequence[str]) -> dict[str, Any]:
-    """Parameters of a command, so that a typing error is told here and now, not by a job."""
+    """Parameters of a command, parsed here so that errors are reported before a job starts."""
     from pipelines.cluster.package import DRIVER_CPUS
 
     name, *rest = command
     if name not in DRIVER_CPUS:
         raise ConfigError(
-            f"{name} is no command that runs as a job: give {', '.join(sorted(DRIVER_CPUS))}"
+            f"{name} is not a command that runs as a job: give {', '.join(sorted(DRIVER_CPUS))}"
         )
     group: Any = context.find_root().command
-    found = group.get_command(context, name)
-    return dict(found.make_context(f"ganad {name}", rest, parent=context.find_root()).params)
+    parser = group.get_command(context, name)
+    return dict(parser.make_context(f"ganad {name}", rest, parent=context.find_root()).params)
 
 
 def jobs(
@@ -104,7 +106,7 @@ def logs(job: Job, address: Address = LOCAL) -> None:
 
 
 def stop(job: Job, address: Address = LOCAL) -> None:
-    """End a job. The same submit again goes on where it was.
+    """End a job. The same submit command resumes it.
 
     Example: ganad stop ganad-train-1f2e3d4c
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ganad.detectors.settings import merge_settings
-from pipelines.benchmark.digits import write_digits
+from pipelines.benchmark.data import write_digits
 from pipelines.cli.evaluate import evaluate
 from pipelines.cli.index import index
 from pipelines.cli.query import query

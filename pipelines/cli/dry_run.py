@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 
 from ganad.detectors import configure
-from ganad.saved import read_info
 from ganad.storage import files as storage
 from pipelines.train.categories import split
 from pipelines.train.request import TrainRequest
@@ -44,6 +43,8 @@ def print_scoring(
     models: Sequence[str], source: Sequence[str], out: str, *, workers: int | None
 ) -> None:
     """What ganad score would do. Raises ModelError if a folder is not a model."""
+    from ganad.saved import read_info
+
     plan = {
         "models": [read_info(model)["id"] for model in models],
         "source": list(source),

@@ -1,4 +1,4 @@
-"""What can be trained, and what a folder holds. Run: ganad detectors, ganad show MODEL or TABLE"""
+"""The essentials of a saved model or score table. Run: ganad show MODEL or TABLE"""
 
 from __future__ import annotations
 
@@ -7,27 +7,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
-
-from ganad.detectors import DETECTORS, configure, describe
+from ganad.detectors import configure
 from ganad.errors import ConfigError
 from ganad.saved import read_saved
 from ganad.scores.files import JOB, OLD_JOB
-from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
-from pipelines.cli.show_table import lines_of_table
 from pipelines.console.output import write_facts
-from pipelines.console.terminal import terminal
-
-
-def list_detectors() -> None:
-    """Print every detector with its paper, and what it is good and bad at."""
-    table = Table(box=None, pad_edge=False, show_lines=False)
-    for heading in ("detector", "what it does", "paper", "good at", "bad at"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "detector")
-    for name in DETECTORS:
-        table.add_row(name, *describe(name))
-    terminal(sys.stdout).print(table)
 
 
 def show(folder: str) -> None:
@@ -36,6 +21,9 @@ def show(folder: str) -> None:
     names = storage.list_names(uri)
     is_table = {JOB, OLD_JOB} & set(names) and "training" not in names
     if is_table or any(name.startswith("model=") for name in names):
+        from ganad.scores.table import ScoreTable
+        from pipelines.cli.show_table import lines_of_table
+
         lines = lines_of_table(ScoreTable(folder))
     else:
         lines = _lines_of_model(folder)

@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster: quiet, and with clear words when it cannot do what is asked."""
+"""The connection to a Ray cluster, and how a job's workers share its cores and GPUs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.console.progress import STOPPED, say
 from pipelines.console.signals import kept_handlers
 
 CONNECT_S = 10.0
-"""How long a machine may take to accept a connection."""
+"""Seconds that a machine may take to accept a connection."""
 MAX_SOCKET_FOLDER = 20
 """Characters of the folder for temporary files. The path of a socket has at most 107, of which Ray
 and the session's name need the others; with a longer folder /tmp is used."""
@@ -28,7 +28,7 @@ and the session's name need the others; with a longer folder /tmp is used."""
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker of a job gets."""
+    """The workers of a job, and what each of them gets."""
 
     num_workers: int
     gpus: float
@@ -36,22 +36,25 @@ class Resources:
     cpus: float
     """Per worker."""
     elastic: tuple[int, int] | None = None
-    """Least and most workers of a training that grows and shrinks; num_workers is then how many
-    there is room for now."""
+    """Least and most workers of a training that grows and shrinks; num_workers is then the number
+    that there is room for now."""
 
     @property
     def threads(self) -> int:
-        """Of a worker's arithmetic; at least 1, also of one that is given less than a core."""
+        """Threads of a worker; 1 if it has less than a core."""
         return max(1, int(self.cpus))
 
 
 @contextmanager
 def connected(debug: bool = False) -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS names, or start one on this machine for the while."""
+    """Join the cluster that RAY_ADDRESS names, or start one on this machine and end it afterwards.
+
+    Does nothing if this process is connected already. Raises ClusterError if it cannot join.
+    """
     if ray.is_initialized():
         yield
         return
-    # Read by Ray's own modules, some of them on import in the worker processes.
+    # Ray reads these, some of them on import in the worker processes.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     if not debug:
@@ -77,8 +80,7 @@ def connected(debug: bool = False) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        # Told before the cluster is left: that takes seconds, which a job that is stopped may not
-        # have.
+        # Printed now: leaving the cluster takes seconds that a stopped job may not have.
         say(STOPPED)
         raise KeyboardInterrupt(STOPPED) from None
     finally:
@@ -88,13 +90,13 @@ def connected(debug: bool = False) -> Iterator[None]:
 
 
 def _session_folder() -> PrivateFolder:
-    """For all that Ray writes; it is removed when the command ends, however it ends."""
+    """A folder for everything that Ray writes; it is removed however the command ends."""
     is_short = len(tempfile.gettempdir()) <= MAX_SOCKET_FOLDER
     return PrivateFolder("ganad-ray-", None if is_short else "/tmp")
 
 
-def pack(num_jobs: int, workers: int, gpu: bool | None) -> tuple[int, int]:
-    """How many jobs of so many workers fit at once, one at least, and the cores of each worker."""
+def jobs_at_once(num_jobs: int, workers: int, gpu: bool | None) -> tuple[int, int]:
+    """How many jobs of so many workers fit at once (at least one), and the cores of each worker."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     have = [int(node.get("CPU", 0)) for node in nodes]
     num_gpus = int(sum(node.get("GPU", 0) for node in nodes))
@@ -104,7 +106,7 @@ def pack(num_jobs: int, workers: int, gpu: bool | None) -> tuple[int, int]:
 
 
 def _join(address: str, settings: dict[str, Any], debug: bool) -> None:
-    """Connect to a running cluster; raises ClusterError where there is none or it refuses."""
+    """Connect to a running cluster; raises ClusterError if there is none or it refuses."""
     typed = f"RAY_ADDRESS={address}"
     if address.startswith(("http://", "https://")):
         raise ClusterError(
@@ -136,40 +138,40 @@ def _first_sentence(error: Exception) -> str:
 
 @contextmanager
 def _mute() -> Iterator[None]:
-    """Ray's C++ part writes to standard error what it does, beside Python's logging."""
+    """Discard standard error, to which Ray's C++ part writes past Python's logging."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
 
 
-def share(
+def allocate(
     workers: int | tuple[int, int] | None,
     gpu: bool | None,
     workers_without_gpu: int | None = None,
     cores: int | None = None,
 ) -> Resources:
-    """Resources for each worker; raises CapacityError for what the cluster can never give.
+    """Resources for each worker; raises CapacityError if the cluster can never have them.
 
-    workers None: one per GPU; without GPUs workers_without_gpu, or one per processor core. Two
-    numbers: at least and at the most, of a training that grows and shrinks with the cluster.
-    gpu None: GPUs where the cluster has them. cores: of a worker without one; None: the most that
-    fit.
+    workers: None = one per GPU; without GPUs workers_without_gpu, or one per processor core. Two
+    numbers = the least and the most for a training that grows and shrinks with the cluster.
+    gpu: None = GPUs if the cluster has them. cores: for a worker without a GPU; None = the most
+    that fit.
     """
     least, most = workers if isinstance(workers, tuple) else (workers, workers)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     have = [int(node.get("CPU", 0)) for node in nodes]
     num_cpus, num_gpus = sum(have), int(sum(node.get("GPU", 0) for node in nodes))
-    autoscaling = bool(os.environ.get("RAY_ADDRESS"))  # nodes may come that are not there yet
+    autoscaling = bool(os.environ.get("RAY_ADDRESS"))  # more nodes may come
     if autoscaling and gpu is None and not num_cpus and not num_gpus:
         raise CapacityError(
-            "--gpu or --no-gpu: the cluster has no worker yet, and ganad cannot see what those "
-            "that come will have: give one of both, and --workers N for more than one"
+            "--gpu or --no-gpu is needed: the cluster has no worker yet, and ganad cannot see what "
+            "its workers will have: give one of the two, and --workers N for more than one worker"
         )
     if gpu and not num_gpus and not autoscaling:
         raise CapacityError("--gpu needs a GPU and the cluster has none: use --no-gpu")
@@ -189,16 +191,16 @@ def share(
         return Resources(num, 1, 1) if use_gpu else Resources(num, 0, each)
     if use_gpu:
         return Resources(max(workers[0], min(num, num_gpus)), 1, 1, workers)
-    # All of one size, whenever they come: that of one worker for each of the nodes that are here.
+    # All workers get the same size, whenever they start: one worker on each node that exists now.
     each = cores_each(have, max(workers[0], min(num, sum(map(bool, have)))))
     here = max(workers[0], min(num, sum(node // each for node in have)))
     return Resources(here, 0, each, workers)
 
 
 def cores_each(nodes: Sequence[int], num_workers: int) -> int:
-    """The most cores that each worker can have, where none spans two nodes; at least 1.
+    """The most cores that each worker can have if no worker spans two nodes; at least 1.
 
-    nodes: cores of each. More than this, and a worker would wait for ever for a larger node.
+    nodes: cores of each node. A worker that asks for more would wait forever for a larger node.
     """
     for cores in range(sum(nodes) // num_workers, 1, -1):
         if sum(node // cores for node in nodes) >= num_workers:

@@ -1,4 +1,4 @@
-"""What a job takes along: this code, the small files its command names, and the command itself."""
+"""The package of a job: its command, this code, and the small files that the command names."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from ganad.storage import files as storage
 
 DRIVER_CPUS = {"index": 0, "train": 0, "score": 0, "show": 0, "detectors": 0, "query": 1}
 DRIVER_CPUS |= {"evaluate": 1, "report": 1}
-"""Processor cores of the command's own process, for each command that can be a job. With 0 it runs
-on the head, which does not go away as a spot machine does, and waits there for Ray's workers. Those
-that compute in their own process ask for a core, so that the head is left alone."""
+"""Cores of the command's own process, for each command that can be a job. A command with 0 runs on
+the head, which is not a spot machine, and only waits for Ray's workers. Commands that compute in
+their own process need a core, so they run on a worker machine."""
 PLACES = ("sources", "models_and_source", "model", "table", "add_to", "out")
-"""Parameters that name images, models and tables, which the cluster reads and writes itself."""
+"""Parameters that name images, models and tables, which the cluster itself must reach."""
 FILES = ("config", "labels")
-"""Parameters that name a small file of this machine, which goes along."""
-FILE_BYTES = 32 * 2**20
+"""Parameters that name a small file of this machine, which is put into the package."""
+MAX_FILE_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """A command line as it runs on the cluster."""
+class JobPackage:
+    """A command line as it runs on the cluster, and the files that it needs there."""
 
     name: str
     arguments: tuple[str, ...]
     files: Mapping[str, Path]
-    """Name in the parcel -> file of this machine."""
+    """Name in the package -> file of this machine."""
     out: str | None
-    """Where it writes, if it does."""
+    """Absolute path or URI that the command writes to, if it writes."""
 
     @property
     def entrypoint(self) -> str:
@@ -54,10 +54,11 @@ class Parcel:
         return DRIVER_CPUS[self.name]
 
 
-def pack(arguments: Sequence[str], parameters: Mapping[str, Any]) -> Parcel:
-    """A parcel of a command line, its parameters parsed already.
+def package_command(arguments: Sequence[str], parameters: Mapping[str, Any]) -> JobPackage:
+    """The package of a command line, whose parsed parameters are given too.
 
-    Raises ConfigError for a place that only this machine has.
+    Raises ConfigError for a path that only this machine can see, and for a file that is missing or
+    too large.
     """
     name = arguments[0]
     for parameter in PLACES:
@@ -73,13 +74,15 @@ def pack(arguments: Sequence[str], parameters: Mapping[str, Any]) -> Parcel:
     for parameter in FILES:
         value = parameters.get(parameter)
         if parameter == "config" and str(value) in presets(parameters.get("detector") or ""):
-            continue  # a part of ganad, which the cluster has
+            continue  # a preset, which the cluster has as a part of ganad
         if value is not None and not storage.is_remote(str(value)):
-            sent = f"files/{parameter}-{Path(value).name}"
-            files[sent] = _checked(parameter, Path(value))
-            rewritten = [_replaced(word, f"--{parameter}", str(value), sent) for word in rewritten]
+            name_there = f"files/{parameter}-{Path(value).name}"
+            files[name_there] = _checked(parameter, Path(value))
+            rewritten = [
+                _replaced(word, f"--{parameter}", str(value), name_there) for word in rewritten
+            ]
     out = parameters.get("out")
-    return Parcel(name, tuple(rewritten), files, out and storage.absolute(out))
+    return JobPackage(name, tuple(rewritten), files, out and storage.absolute(out))
 
 
 def _check_place(place: str) -> None:
@@ -89,7 +92,7 @@ def _check_place(place: str) -> None:
 
 def _refuse(typed: str) -> None:
     raise ConfigError(
-        f"{typed} is a place on this machine, which the cluster cannot see: give s3://bucket/... "
+        f"{typed} is a path on this machine, which the cluster cannot see: give s3://bucket/... "
         f"or the absolute path of a disk that all its machines share"
     )
 
@@ -97,32 +100,32 @@ def _refuse(typed: str) -> None:
 def _checked(parameter: str, file: Path) -> Path:
     if not file.is_file():
         raise ConfigError(f"--{parameter} {file} does not exist: give a file of this machine")
-    if file.stat().st_size > FILE_BYTES:
+    if file.stat().st_size > MAX_FILE_BYTES:
         raise ConfigError(
-            f"--{parameter} {file} has more than {FILE_BYTES // 2**20} MB, too much to send along "
-            f"with a job: put it on s3:// and name it there"
+            f"--{parameter} {file} has more than {MAX_FILE_BYTES // 2**20} MB, too much to send "
+            f"with a job: put it on s3:// and give that path"
         )
     return file
 
 
-def _replaced(word: str, flag: str, value: str, sent: str) -> str:
+def _replaced(word: str, flag: str, value: str, name_there: str) -> str:
     if word == value:
-        return sent
-    return f"{flag}={sent}" if word == f"{flag}={value}" else word
+        return name_there
+    return f"{flag}={name_there}" if word == f"{flag}={value}" else word
 
 
 @contextmanager
-def staged(parcel: Parcel) -> Iterator[Path]:
-    """A folder with the code and the files: under 1 MB, the same bytes for the same tree."""
+def working_dir(package: JobPackage) -> Iterator[Path]:
+    """A temporary folder with the code and the files, which becomes the job's working directory."""
     with tempfile.TemporaryDirectory(prefix="ganad-job-") as folder:
-        for package in (ganad, pipelines):
-            (home,) = package.__path__
+        for module in (ganad, pipelines):
+            (home,) = module.__path__
             shutil.copytree(
                 home,
                 Path(folder) / Path(home).name,
                 ignore=shutil.ignore_patterns("__pycache__", "*.py[co]"),
             )
-        for sent, file in parcel.files.items():
-            (Path(folder) / sent).parent.mkdir(exist_ok=True)
-            shutil.copy(file, Path(folder) / sent)
+        for name, file in package.files.items():
+            (Path(folder) / name).parent.mkdir(exist_ok=True)
+            shutil.copy(file, Path(folder) / name)
         yield Path(folder)

@@ -1,7 +1,7 @@
 """Tells Ray that this machine is about to be taken away. Runs beside Ray on every worker machine:
 
-python -m pipelines.cluster.reclaim          waits for AWS's notice to a spot machine or SIGTERM
-python -m pipelines.cluster.reclaim --now    the machine goes for another reason: a preStop hook
+python -m pipelines.cluster.reclaim          waits for AWS's spot interruption notice or SIGTERM
+python -m pipelines.cluster.reclaim --now    does not wait: for the preStop hook of a pod
 
 Ray then sends no new work to the machine, and a training saves a checkpoint while there is time.
 """
@@ -22,8 +22,8 @@ import typer
 from pipelines.console.progress import say
 
 NOTICE_S = 120
-"""From AWS's notice to the end of the machine."""
-LOOK_EVERY_S = 5.0
+"""Seconds from AWS's notice to the end of the machine."""
+POLL_S = 5.0
 METADATA = "http://169.254.169.254"
 
 
@@ -34,20 +34,20 @@ def main(
     ] = None,
     seconds: Annotated[int, typer.Option(min=1, help="Time left after SIGTERM or --now.")] = 30,
 ) -> None:
-    """Tell Ray in time that this machine is about to be taken away."""
+    """Tell Ray that this machine is about to be taken away."""
     terminated = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: terminated.set())
     while not now and not terminated.is_set() and not noticed():
-        terminated.wait(LOOK_EVERY_S)
+        terminated.wait(POLL_S)
     left = seconds if now or terminated.is_set() else NOTICE_S
     say(f"this machine is taken away in {left} s; telling Ray")
     drain(left, node)
-    # A preStop hook, and a process that a supervisor ends by SIGTERM, hold the machine meanwhile.
+    # The machine is not ended while a preStop hook, or a process that got SIGTERM, still runs.
     threading.Event().wait(left)
 
 
 def noticed() -> bool:
-    """Whether AWS has announced that it takes this spot machine back."""
+    """True if AWS has announced that it takes this spot machine back."""
     endpoint = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", METADATA).rstrip("/")
     ttl = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     try:
@@ -57,7 +57,7 @@ def noticed() -> bool:
         notice = f"{endpoint}/latest/meta-data/spot/instance-action"
         _answer(urllib.request.Request(notice, headers={"X-aws-ec2-metadata-token": token}))
     except (urllib.error.URLError, TimeoutError, ConnectionError):
-        return False  # 404 while there is no notice; or no AWS machine
+        return False  # 404 = no notice; or this is not an AWS machine
     return True
 
 
@@ -67,7 +67,7 @@ def _answer(request: urllib.request.Request) -> str:
 
 
 def drain(seconds: int, node: str | None) -> None:
-    """Ask Ray to drain the node, which ends in so many seconds."""
+    """Ask Ray to drain a node that ends in so many seconds; None is this one."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node"]
     command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "reclaimed"]
     command += ["--deadline-remaining-seconds", str(seconds)]
@@ -77,7 +77,8 @@ def drain(seconds: int, node: str | None) -> None:
         command += ["--address", address]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        say(f"Ray has not taken the news: {done.stderr.strip().splitlines()[-1:]}")
+        line = next(reversed(done.stderr.strip().splitlines()), "no message")
+        say(f"Ray did not drain this machine: {line}")
 
 
 if __name__ == "__main__":

@@ -3,84 +3,97 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import secrets
 
-from ray.job_submission import JobDetails, JobSubmissionClient
-
 from ganad.errors import ClusterError
-from pipelines.cluster.jobs import connect, follow, in_words
-from pipelines.cluster.package import Parcel, staged
+from pipelines.cluster.jobs import follow
+from pipelines.cluster.package import JobPackage, working_dir
+from pipelines.cluster.server import JobServer
 from pipelines.console.progress import say
 
 _ENVIRONMENT = {"RAY_JOB_STOP_SIGNAL": "SIGINT"}
-"""Of every job: one that is stopped ends as after Ctrl-C, with a sentence and not a trace."""
+"""A job that is stopped then ends as after Ctrl-C, with a sentence instead of a traceback."""
 
 
-def submit(parcel: Parcel, address: str, *, detach: bool = False, dry_run: bool = False) -> int:
+def submit(package: JobPackage, address: str, *, detach: bool, dry_run: bool) -> int:
     """Submit the job, or find it running already; follow its log; return its exit status.
 
     A cluster that lost its head has lost its jobs, but not what they had written: the same call
-    again is a new job that goes on from there.
+    again is a new job that continues.
     """
     if dry_run:
-        print(json.dumps(_plan(parcel, address), indent=2))
+        print(json.dumps(_plan(package, address), indent=2))
         return 0
-    client = connect(address)
-    job = _running(client, parcel, address)
+    server = JobServer(address)
+    job = _running(server, package)
     if job is not None:
         say(f"{job} does this already; following its log")
     else:
-        job = _send(client, parcel, address)
+        job = _send(server, package)
         say(f"submitted {job} to {address}")
     if detach:
         say(f"To see its log: ganad logs {job} --address {address}")
         return 0
-    return follow(client, job, address)
+    return follow(server, job)
 
 
-def _plan(parcel: Parcel, address: str) -> dict[str, object]:
+def _plan(package: JobPackage, address: str) -> dict[str, object]:
     return {
         "address": address,
-        "entrypoint": parcel.entrypoint,
-        "driver_cpus": parcel.driver_cpus,
-        "files": {sent: str(file) for sent, file in parcel.files.items()},
+        "entrypoint": package.entrypoint,
+        "driver_cpus": package.driver_cpus,
+        "files": {name: str(file) for name, file in package.files.items()},
     }
 
 
-def _running(client: JobSubmissionClient, parcel: Parcel, address: str) -> str | None:
+def _running(server: JobServer, package: JobPackage) -> str | None:
     """The job that runs this very command now, if one does.
 
-    Raises ClusterError if one with another command writes to the same place.
+    Raises ClusterError if a job with another command writes to the same place.
     """
-    if parcel.out is None:
+    if package.out is None:
         return None
-    with in_words(address):
-        found: list[JobDetails] = client.list_jobs()
-    for job in found:
+    for job in server.jobs():
         metadata = job.metadata or {}
-        if job.status.is_terminal() or metadata.get("ganad_out") != parcel.out:
+        if job.has_ended or metadata.get("ganad_out") != package.out:
             continue
-        if metadata.get("ganad") == parcel.command:
-            return str(job.submission_id)
+        if metadata.get("ganad") == package.command:
+            return job.submission_id
         raise ClusterError(
-            f"--out {parcel.out} is being written by the job {job.submission_id} "
+            f"--out {package.out} is being written by the job {job.submission_id} "
             f"({metadata.get('ganad')}): give a fresh --out, or end that job with ganad stop"
         )
     return None
 
 
-def _send(client: JobSubmissionClient, parcel: Parcel, address: str) -> str:
-    metadata = {"ganad": parcel.command}
-    if parcel.out is not None:
-        metadata["ganad_out"] = parcel.out
-    with staged(parcel) as folder, in_words(address):
-        # Nothing of this machine's environment goes along: what a job needs to know of secrets
-        # (the keys of an S3 store) its machines know, and the cluster shows a job's runtime_env
-        # to whoever asks.
-        return client.submit_job(
-            entrypoint=parcel.entrypoint,
-            submission_id=f"ganad-{parcel.name}-{secrets.token_hex(4)}",
-            runtime_env={"working_dir": str(folder), "env_vars": _ENVIRONMENT},
-            metadata=metadata,
-            entrypoint_num_cpus=parcel.driver_cpus,
-        )
+def _send(server: JobServer, package: JobPackage) -> str:
+    """Upload the package and start the job, with Ray's own client; returns the job's name."""
+    from ray.job_submission import JobSubmissionClient
+
+    for module in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk"):
+        logging.getLogger(f"ray.{module}").setLevel(logging.ERROR)
+    logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.ERROR)
+    # Ray lets RAY_ADDRESS override the address given, unless this variable is set.
+    os.environ["RAY_API_SERVER_ADDRESS"] = server.address
+    metadata = {"ganad": package.command}
+    if package.out is not None:
+        metadata["ganad_out"] = package.out
+    with working_dir(package) as folder:
+        # Nothing of this machine's environment is sent: the cluster shows a job's runtime_env to
+        # everybody, and its machines have the keys of the object store themselves.
+        client = JobSubmissionClient(server.address, headers=dict(server.headers))
+        try:
+            return client.submit_job(
+                entrypoint=package.entrypoint,
+                submission_id=f"ganad-{package.name}-{secrets.token_hex(4)}",
+                runtime_env={"working_dir": str(folder), "env_vars": _ENVIRONMENT},
+                metadata=metadata,
+                entrypoint_num_cpus=package.driver_cpus,
+            )
+        except (OSError, RuntimeError) as error:  # the client raises RuntimeError for a refusal
+            raise ClusterError(
+                f"--address {server.address} does not take the job ({str(error).splitlines()[0]}): "
+                f"try again, or look at the cluster's dashboard"
+            ) from error

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ganad.scores.files import MANIFEST
 from ganad.scores.records import Run
 from ganad.storage import files as storage
-from pipelines.cluster.connection import connected, share
+from pipelines.cluster.connection import allocate, connected
 from pipelines.passes.listing import BackgroundListing
 from pipelines.score.engines import EAGER
 from pipelines.score.finish import finish
@@ -47,7 +47,7 @@ def score(
         archive.wait_for_start()
         job = find_job(table, out, ids, archive)
         with connected(debug):
-            resources = share(workers, gpu, cores=cores)
+            resources = allocate(workers, gpu, cores=cores)
             scoring = Scoring(saved, table, archive, resources, totals, engine)
             job = job or scoring.begin()
             units = Plan(table, ids, job.rows_per_unit)

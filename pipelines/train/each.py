@@ -15,7 +15,7 @@ import ray
 
 from ganad.errors import TrainingError
 from ganad.storage import files as storage
-from pipelines.cluster.connection import connected, pack
+from pipelines.cluster.connection import connected, jobs_at_once
 from pipelines.console.progress import say
 from pipelines.train.cache import cache_environment
 from pipelines.train.categories import split
@@ -35,7 +35,7 @@ def train_each(request: TrainRequest, debug: bool = False) -> list[dict[str, Any
     workers = request.workers or 1
     assert isinstance(workers, int)
     with connected(debug):
-        num_together, cores = pack(len(requests), workers, request.gpu)
+        num_together, cores = jobs_at_once(len(requests), workers, request.gpu)
         say(f"{len(requests)} categories, {num_together} at a time")
         jobs = {name: replace(one, workers=workers, cores=cores) for name, one in requests.items()}
         table = storage.join(storage.absolute(request.out), TABLE)

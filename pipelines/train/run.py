@@ -23,7 +23,7 @@ from ganad.images.decode import Preprocessing
 from ganad.report import write_training_page
 from ganad.saved import read_info
 from ganad.storage import files as storage
-from pipelines.cluster.connection import connected, share
+from pipelines.cluster.connection import allocate, connected
 from pipelines.console.progress import say
 from pipelines.passes.claim import claim
 from pipelines.passes.listing import resolve
@@ -132,9 +132,9 @@ def _prepare(
 def _fit(job: TrainingJob, start: Start, request: TrainRequest) -> None:
     workers, gpu, cores = request.workers, request.gpu, request.cores
     if isinstance(start.detector, StatisticsDetector):
-        fit_statistics(job, start, start.detector, share(workers, gpu, cores=cores))
+        fit_statistics(job, start, start.detector, allocate(workers, gpu, cores=cores))
     else:
-        fit_gradient(job, share(workers, gpu, 1, cores))
+        fit_gradient(job, allocate(workers, gpu, 1, cores))
 
 
 def _tidy(model: str) -> None:

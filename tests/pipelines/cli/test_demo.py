@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from pipelines.benchmark.digits import write_digits
+from pipelines.benchmark.data import write_digits
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 
 from ganad.errors import CapacityError
-from pipelines.cluster.connection import Resources, cores_each, share
+from pipelines.cluster.connection import Resources, allocate, cores_each
 
 
 @pytest.mark.parametrize(
@@ -25,17 +25,17 @@ def test_workers_have_the_most_cores_that_fit(nodes: list[int], workers: int, ea
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_shares_of_two_cores() -> None:
-    assert share(None, None) == Resources(2, 0, 1)
-    assert share(None, None, workers_without_gpu=1) == Resources(1, 0, 2)
+    assert allocate(None, None) == Resources(2, 0, 1)
+    assert allocate(None, None, workers_without_gpu=1) == Resources(1, 0, 2)
     with pytest.raises(CapacityError, match=r"^--workers 3 needs 3 processor cores .* use --work"):
-        share(3, False)
+        allocate(3, False)
     with pytest.raises(CapacityError, match="^--gpu needs a GPU"):
-        share(None, True)
+        allocate(None, True)
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_training_that_grows_needs_only_its_least_number() -> None:
-    assert share((1, 4), None) == Resources(1, 0, 2, elastic=(1, 4))
-    assert share((2, 4), False) == Resources(2, 0, 1, elastic=(2, 4))
+    assert allocate((1, 4), None) == Resources(1, 0, 2, elastic=(1, 4))
+    assert allocate((2, 4), False) == Resources(2, 0, 1, elastic=(2, 4))
     with pytest.raises(CapacityError, match="^--workers 3 needs 3 processor cores"):
-        share((3, 4), None)
+        allocate((3, 4), None)

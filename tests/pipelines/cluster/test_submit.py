@@ -17,8 +17,8 @@ import pytest
 from ganad.errors import ClusterError, ConfigError
 from pipelines.cli.app import main
 from pipelines.cluster.connection import connected
-from pipelines.cluster.jobs import connect
-from pipelines.cluster.package import pack, staged
+from pipelines.cluster.package import package_command, working_dir
+from pipelines.cluster.server import JobServer, find_token
 
 ROOT = Path(__file__).parents[3]
 
@@ -61,14 +61,14 @@ def test_small_files_go_along(
     plan = planned(line, capsys)
     assert plan["files"] == {"files/config-mine.toml": str(file)}
     assert spelling.format("files/config-mine.toml") in plan["entrypoint"]
-    parcel = pack(shlex.split(line), {"config": file, "out": "s3://b/model"})
-    with staged(parcel) as folder:
+    package = package_command(shlex.split(line), {"config": file, "out": "s3://b/model"})
+    with working_dir(package) as folder:
         assert (folder / "files/config-mine.toml").read_text() == "epochs = 3"
 
 
 def test_the_code_goes_along_and_is_small(tmp_path: Path) -> None:
-    parcel = pack(["detectors"], {})
-    with staged(parcel) as folder:
+    package = package_command(["detectors"], {})
+    with working_dir(package) as folder:
         assert {path.name for path in folder.iterdir()} == {"ganad", "pipelines"}
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert sum(path.stat().st_size for path in files) < 2 * 2**20
@@ -100,7 +100,7 @@ def test_a_place_that_only_this_machine_has_is_refused(
     line: str, typed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     err = refusal(["submit", "--dry-run", "--", *line.split()], capsys)
-    assert err.startswith(f"ganad: {typed} is a place on this machine")
+    assert err.startswith(f"ganad: {typed} is a path on this machine")
 
 
 def test_weights_of_this_machine_are_refused(
@@ -108,20 +108,20 @@ def test_weights_of_this_machine_are_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.pth").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"^--set backbone\.weights=w\.pth is a place on this"):
-        pack(["train"], {"set_": ["epochs=3", "backbone.weights=w.pth"]})
+    with pytest.raises(ConfigError, match=r"^--set backbone\.weights=w\.pth is a path on this"):
+        package_command(["train"], {"set_": ["epochs=3", "backbone.weights=w.pth"]})
 
 
 def test_a_large_file_does_not_go_along(tmp_path: Path) -> None:
     with (tmp_path / "labels.csv").open("wb") as file:
         file.truncate(33 * 2**20)
     with pytest.raises(ConfigError, match=r"^--labels .*labels\.csv has more than 32 MB"):
-        pack(["index"], {"labels": str(tmp_path / "labels.csv")})
+        package_command(["index"], {"labels": str(tmp_path / "labels.csv")})
 
 
 def test_typing_errors_are_told_before_anything_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--eppochs" in refusal(["submit", "--", "train", "vae", "/a", "--eppochs"], capsys)
-    assert refusal(["submit", "--", "demo"], capsys).startswith("ganad: demo is no command that")
+    assert refusal(["submit", "--", "demo"], capsys).startswith("ganad: demo is not a command that")
 
 
 # Clusters that are none
@@ -146,13 +146,23 @@ def other_server() -> Iterator[str]:
     server.server_close()
 
 
-def test_an_address_without_a_cluster_is_told(other_server: str) -> None:
+def test_an_address_without_a_cluster_is_reported(other_server: str) -> None:
     with pytest.raises(ClusterError, match=r"^--address http://127.0.0.1:9 does not answer: start"):
-        connect("http://127.0.0.1:9")
+        JobServer("http://127.0.0.1:9")
     with pytest.raises(ClusterError, match=r"^--address head:6379 is not the address of a job"):
-        connect("head:6379")
+        JobServer("head:6379")
     with pytest.raises(ClusterError, match=r"answers, but is not Ray's job server"):
-        connect(other_server)
+        JobServer(other_server)
+
+
+def test_the_token_is_looked_for_where_ray_looks_for_it(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("abc\n")
+    mode = {"RAY_AUTH_MODE": "token"}
+    assert find_token({**mode, "RAY_AUTH_TOKEN_PATH": str(file)}) == "abc"
+    assert find_token({**mode, "RAY_AUTH_TOKEN_PATH": str(file), "RAY_AUTH_TOKEN": "d"}) == "d"
+    assert find_token({**mode, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "absent")}) is None
+    assert find_token({"RAY_AUTH_TOKEN_PATH": str(file)}) is None, "authentication is off"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +211,7 @@ def test_a_job_that_fails_says_why_and_gives_its_status(cluster: Any, tmp_path: 
     done = cluster.ganad("submit", "--", "show", str(tmp_path))
     assert done.returncode == 1
     assert f"ganad: {tmp_path}" in done.stdout
-    assert "has failed; once that is mended" in done.stderr
+    assert "has failed; the same command again continues it" in done.stderr
 
 
 @pytest.mark.slow
@@ -210,7 +220,7 @@ def test_a_job_that_fails_says_why_and_gives_its_status(cluster: Any, tmp_path: 
     [
         ({"RAY_AUTH_TOKEN_PATH": ""}, "asks for a token"),
         ({"RAY_AUTH_TOKEN": "of another cluster"}, "does not know this token"),
-        ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, "does not know this token"),
+        ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, "asks for a token"),
     ],
 )
 def test_a_request_without_the_token_is_refused_in_one_sentence(

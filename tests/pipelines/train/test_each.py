@@ -12,7 +12,7 @@ from PIL import Image
 
 from ganad import load
 from ganad.errors import ConfigError, TrainingError
-from pipelines.cluster.connection import pack
+from pipelines.cluster.connection import jobs_at_once
 from pipelines.train.categories import categories
 from pipelines.train.each import train_each
 from pipelines.train.request import TrainRequest
@@ -75,16 +75,16 @@ def test_as_many_jobs_as_there_are_cores_for(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(ray, "nodes", lambda: found)
 
     cluster({"CPU": 8.0})
-    assert pack(15, 1, None) == (8, 1)
-    assert pack(3, 1, None) == (3, 2)
-    assert pack(15, 4, None) == (2, 1)
-    assert pack(15, 20, None) == (1, 1)
+    assert jobs_at_once(15, 1, None) == (8, 1)
+    assert jobs_at_once(3, 1, None) == (3, 2)
+    assert jobs_at_once(15, 4, None) == (2, 1)
+    assert jobs_at_once(15, 20, None) == (1, 1)
     cluster({"CPU": 4.0}, {"CPU": 4.0})
-    assert pack(3, 1, None) == (3, 2)  # three workers of two cores, not of 8 / 3 across two nodes
+    assert jobs_at_once(3, 1, None) == (3, 2)  # two cores each: no worker spans two nodes
     cluster({"CPU": 0.0}, {"CPU": 32.0, "GPU": 4.0})
-    assert pack(15, 1, None) == (4, 8)
-    assert pack(15, 2, True) == (2, 8)
-    assert pack(15, 1, False) == (15, 2)
+    assert jobs_at_once(15, 1, None) == (4, 8)
+    assert jobs_at_once(15, 2, True) == (2, 8)
+    assert jobs_at_once(15, 1, False) == (15, 2)
 
 
 def test_categories_are_the_folders_in_one_folder(tmp_path: Path) -> None:
