@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ganad.archive.listing import list_images
@@ -28,8 +28,10 @@ def decoded_batches(
     """Yield (decoded images, their ids) in batches; raises ConfigError for other kinds of input."""
     if isinstance(images, str | os.PathLike):
         yield from _from_paths([os.fspath(images)], preprocessing)
-    elif isinstance(images, torch.Tensor | np.ndarray):
+    elif isinstance(images, np.ndarray):
         yield from _from_array(images, preprocessing)
+    elif _is_tensor(images):
+        yield from _from_array(images.detach().cpu().numpy(), preprocessing)
     elif isinstance(images, Image.Image):
         yield [_from_pil(images, preprocessing)], ["0"]
     elif isinstance(images, Sequence) and all(isinstance(i, str | os.PathLike) for i in images):
@@ -73,10 +75,15 @@ def _from_pil(image: Image.Image, preprocessing: Preprocessing) -> Decoded:
     return decode(buffer.getvalue(), preprocessing)
 
 
+def _is_tensor(images: Any) -> bool:
+    # Whoever has a tensor has imported torch; commands that have none need not wait for it.
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(images, torch.Tensor)
+
+
 def _from_array(
-    images: torch.Tensor | np.ndarray, preprocessing: Preprocessing
+    array: np.ndarray, preprocessing: Preprocessing
 ) -> Iterator[tuple[list[Decoded], list[str]]]:
-    array = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else images
     if array.ndim == 3:
         array = array[None]
     if array.ndim != 4 or array.shape[1] not in (1, 3):

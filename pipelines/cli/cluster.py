@@ -79,7 +79,13 @@ def _parse(context: typer.Context, command: Sequence[str]) -> dict[str, Any]:
         )
     group: Any = context.find_root().command
     parser = group.get_command(context, name)
-    return dict(parser.make_context(f"ganad {name}", rest, parent=context.find_root()).params)
+    parsed = parser.make_context(f"ganad {name}", rest, parent=context.find_root())
+    parameters = dict(parsed.params)
+    if name == "query":
+        from pipelines.cli.query import split_words
+
+        parameters["tables"], parameters["sql"] = split_words(parameters.pop("tables_and_sql"))
+    return parameters
 
 
 def jobs(

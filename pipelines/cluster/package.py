@@ -18,14 +18,15 @@ from ganad.errors import ConfigError
 from ganad.storage import files as storage
 
 DRIVER_CPUS = {"index": 0, "train": 0, "score": 0, "show": 0, "detectors": 0, "query": 1}
-DRIVER_CPUS |= {"evaluate": 1, "report": 1}
+DRIVER_CPUS |= {"evaluate": 1, "compare": 1, "report": 1}
 """Cores of the command's own process, for each command that can be a job. A command with 0 runs on
 the head, which is not a spot machine, and only waits for Ray's workers. Commands that compute in
 their own process need a core, so they run on a worker machine."""
-PLACES = ("sources", "models_and_source", "model", "table", "add_to", "out")
+PLACES = {"sources", "models_and_source", "tables", "table", "first", "second", "folder"}
+PLACES |= {"add_to", "out", "copy_to", "link_to"}
 """Parameters that name images, models and tables, which the cluster itself must reach."""
-FILES = ("config", "labels")
-"""Parameters that name a small file of this machine, which is put into the package."""
+FILES = {"config": "--config", "labels": "--labels", "with_": "--with"}
+"""Parameters that name small files of this machine, which the package holds -> their flags."""
 MAX_FILE_BYTES = 32 * 2**20
 
 
@@ -61,7 +62,7 @@ def package_command(arguments: Sequence[str], parameters: Mapping[str, Any]) -> 
     too large.
     """
     name = arguments[0]
-    for parameter in PLACES:
+    for parameter in sorted(PLACES):
         value = parameters.get(parameter) or []
         for place in [value] if isinstance(value, str) else value:
             _check_place(place)
@@ -71,16 +72,16 @@ def package_command(arguments: Sequence[str], parameters: Mapping[str, Any]) -> 
             _refuse(f"--set {key}={value}")
     files: dict[str, Path] = {}
     rewritten = list(arguments)
-    for parameter in FILES:
-        value = parameters.get(parameter)
-        if parameter == "config" and str(value) in presets(parameters.get("detector") or ""):
-            continue  # a preset, which the cluster has as a part of ganad
-        if value is not None and not storage.is_remote(str(value)):
-            name_there = f"files/{parameter}-{Path(value).name}"
-            files[name_there] = _checked(parameter, Path(value))
-            rewritten = [
-                _replaced(word, f"--{parameter}", str(value), name_there) for word in rewritten
-            ]
+    for parameter, flag in FILES.items():
+        value = parameters.get(parameter) or []
+        for typed in map(str, value if isinstance(value, list) else [value]):
+            if parameter == "config" and typed in presets(parameters.get("detector") or ""):
+                continue  # a preset, which the cluster has as a part of ganad
+            if not storage.is_remote(typed):
+                # Of the same name there, because a query names a view after its file.
+                name_there = f"files/{flag.lstrip('-')}/{Path(typed).name}"
+                files[name_there] = _checked(flag, Path(typed))
+                rewritten = [_replaced(word, flag, typed, name_there) for word in rewritten]
     out = parameters.get("out")
     return JobPackage(name, tuple(rewritten), files, out and storage.absolute(out))
 
@@ -97,12 +98,14 @@ def _refuse(typed: str) -> None:
     )
 
 
-def _checked(parameter: str, file: Path) -> Path:
+def _checked(flag: str, file: Path) -> Path:
+    if file.is_dir():
+        _refuse(f"{flag} {file}")
     if not file.is_file():
-        raise ConfigError(f"--{parameter} {file} does not exist: give a file of this machine")
+        raise ConfigError(f"{flag} {file} does not exist: give a file of this machine")
     if file.stat().st_size > MAX_FILE_BYTES:
         raise ConfigError(
-            f"--{parameter} {file} has more than {MAX_FILE_BYTES // 2**20} MB, too much to send "
+            f"{flag} {file} has more than {MAX_FILE_BYTES // 2**20} MB, too much to send "
             f"with a job: put it on s3:// and give that path"
         )
     return file
@@ -126,6 +129,6 @@ def working_dir(package: JobPackage) -> Iterator[Path]:
                 ignore=shutil.ignore_patterns("__pycache__", "*.py[co]"),
             )
         for name, file in package.files.items():
-            (Path(folder) / name).parent.mkdir(exist_ok=True)
+            (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, Path(folder) / name)
         yield Path(folder)

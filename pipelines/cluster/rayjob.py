@@ -41,7 +41,7 @@ def manifest(
     buckets. Raises ConfigError if the command needs a file of this machine.
     """
     if package.files:
-        flag = next(iter(package.files)).removeprefix("files/").partition("-")[0]
+        flag = next(iter(package.files)).removeprefix("files/").partition("/")[0]
         raise ConfigError(
             f"--{flag} names a file of this machine, which a manifest cannot hold: "
             f"{'give its keys with --set' if flag == 'config' else 'run this with --address'}"

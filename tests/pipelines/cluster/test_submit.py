@@ -13,11 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from ganad.errors import ClusterError, ConfigError
-from pipelines.cli.app import main
+from pipelines.cli.app import app, main
 from pipelines.cluster.connection import connected
-from pipelines.cluster.package import package_command, working_dir
+from pipelines.cluster.package import (
+    DRIVER_CPUS,
+    FILES,
+    PLACES,
+    package_command,
+    working_dir,
+)
 from pipelines.cluster.server import JobServer, find_token
 
 ROOT = Path(__file__).parents[3]
@@ -59,11 +66,11 @@ def test_small_files_go_along(
     file.write_text("epochs = 3")
     line = "train vae s3://b/good --out s3://b/model " + spelling.format(file)
     plan = planned(line, capsys)
-    assert plan["files"] == {"files/config-mine.toml": str(file)}
-    assert spelling.format("files/config-mine.toml") in plan["entrypoint"]
+    assert plan["files"] == {"files/config/mine.toml": str(file)}
+    assert spelling.format("files/config/mine.toml") in plan["entrypoint"]
     package = package_command(shlex.split(line), {"config": file, "out": "s3://b/model"})
     with working_dir(package) as folder:
-        assert (folder / "files/config-mine.toml").read_text() == "epochs = 3"
+        assert (folder / "files/config/mine.toml").read_text() == "epochs = 3"
 
 
 def test_the_code_goes_along_and_is_small(tmp_path: Path) -> None:
@@ -94,6 +101,11 @@ def test_the_code_goes_along_and_is_small(tmp_path: Path) -> None:
         ("report s3://b/t --out report.html", "report.html"),
         ("index ./parts --out s3://b/m", "./parts"),
         ("query scores --top 3", "scores"),
+        ("query s3://b/t old/scores", "old/scores"),
+        ("query s3://b/t --top 3 --copy-to worst", "worst"),
+        ("compare s3://b/t scores", "scores"),
+        ("show model", "model"),
+        ("evaluate s3://b/t --labels .", "--labels ."),
     ],
 )
 def test_a_place_that_only_this_machine_has_is_refused(
@@ -110,6 +122,59 @@ def test_weights_of_this_machine_are_refused(
     (tmp_path / "w.pth").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"^--set backbone\.weights=w\.pth is a path on this"):
         package_command(["train"], {"set_": ["epochs=3", "backbone.weights=w.pth"]})
+
+
+def test_every_parameter_of_a_job_is_known_to_the_package() -> None:
+    """A place or file that a new parameter names would otherwise fail on the cluster."""
+    values = {
+        "abnormal",
+        "bound",
+        "brightness",
+        "budget",
+        "cost",
+        "debug",
+        "detector",
+        "drop_abnormal",
+    }
+    values |= {
+        "drop_abnormal",
+        "dry_run",
+        "each",
+        "engine",
+        "ensemble",
+        "fdr",
+        "format_",
+        "gpu",
+        "memory",
+    }
+    values |= {
+        "normal",
+        "num_worst",
+        "pixels",
+        "refresh",
+        "retry_failed",
+        "seed",
+        "set_",
+        "spill",
+        "top",
+    }
+    values |= {"where", "workers"}
+    handled = {*PLACES, *FILES, "tables_and_sql"}
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for name in DRIVER_CPUS:
+        unknown = {parameter.name for parameter in commands[name].params} - values - handled
+        assert not unknown, name
+
+
+def test_files_of_a_query_keep_their_names(tmp_path: Path) -> None:
+    """Its views are named after them."""
+    files = [tmp_path / "shifts.csv", tmp_path / "lines.csv"]
+    for file in files:
+        file.write_text("a\n1\n")
+    words = ["query", "s3://b/t", "SELECT 1", *(f"--with={file}" for file in files)]
+    package = package_command(words, {"tables": ["s3://b/t"], "with_": [str(f) for f in files]})
+    assert package.arguments[3:] == ("--with=files/with/shifts.csv", "--with=files/with/lines.csv")
+    assert list(package.files.values()) == files
 
 
 def test_a_large_file_does_not_go_along(tmp_path: Path) -> None:
