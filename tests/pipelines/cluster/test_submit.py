@@ -126,39 +126,10 @@ def test_weights_of_this_machine_are_refused(
 
 def test_every_parameter_of_a_job_is_known_to_the_package() -> None:
     """A place or file that a new parameter names would otherwise fail on the cluster."""
-    values = {
-        "abnormal",
-        "bound",
-        "brightness",
-        "budget",
-        "cost",
-        "debug",
-        "detector",
-        "drop_abnormal",
-    }
-    values |= {
-        "drop_abnormal",
-        "dry_run",
-        "each",
-        "engine",
-        "ensemble",
-        "fdr",
-        "format_",
-        "gpu",
-        "memory",
-    }
-    values |= {
-        "normal",
-        "num_worst",
-        "pixels",
-        "refresh",
-        "retry_failed",
-        "seed",
-        "set_",
-        "spill",
-        "top",
-    }
-    values |= {"where", "workers"}
+    values = {"abnormal", "bound", "brightness", "budget", "cost", "debug", "detector"}
+    values |= {"drop_abnormal", "dry_run", "each", "engine", "ensemble", "fdr", "format_", "gpu"}
+    values |= {"memory", "normal", "num_worst", "pixels", "refresh", "retry_failed", "seed", "set_"}
+    values |= {"spill", "top", "where", "workers"}
     handled = {*PLACES, *FILES, "tables_and_sql"}
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for name in DRIVER_CPUS:
