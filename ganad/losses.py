@@ -234,14 +234,19 @@ def gaussian_nll(x: Tensor, x_hat: Tensor) -> Tensor:
     return 0.5 * (x.float() - x_hat.float()).square().flatten(1).sum(1)
 
 
+def kl_by_value(mu: Tensor, log_variance: Tensor) -> Tensor:
+    """−½ (1 + log σ_j² − μ_j² − σ_j²) of each value of a code, in nats, in the code's shape."""
+    mu, log_variance = mu.float(), log_variance.float()
+    # expm1: near the prior, where 1 − σ² would cancel.
+    return 0.5 * (mu.square() + log_variance.expm1() - log_variance)
+
+
 def kl_to_standard_normal(mu: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(μ, σ²) ‖ N(0, I)) = −½ Σ_j (1 + log σ_j² − μ_j² − σ_j²) of each image, in nats, (n,).
+    """KL(N(μ, σ²) ‖ N(0, I)) of each image, the sum over its code, in nats, (n,).
 
     Kingma & Welling 2014, app. B.
     """
-    mu, log_variance = mu.float(), log_variance.float()
-    # expm1: near the prior, where 1 − σ² would cancel.
-    return 0.5 * (mu.square() + log_variance.expm1() - log_variance).flatten(1).sum(1)
+    return kl_by_value(mu, log_variance).flatten(1).sum(1)
 
 
 def clamp_log_variance(log_variance: Tensor) -> Tensor:

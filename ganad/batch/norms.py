@@ -5,6 +5,7 @@ torch's own SyncBatchNorm runs on GPUs only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -48,16 +49,26 @@ def share_batch(network: nn.Module, ranks: Ranks) -> None:
     """Make every batch-norm and dropout of a network one of these.
 
     In place, by their class: they stay the objects that optimisers and names refer to, with the
-    same state. On a single rank batch-norm is left as it is.
+    same state. On a single rank batch-norm is left as it is, and a frozen network always.
     """
     shared: dict[type[nn.Module], type[nn.Module]] = {nn.Dropout: SharedDropout}
     if ranks.num > 1:
         shared |= {nn.BatchNorm1d: SharedBatchNorm1d, nn.BatchNorm2d: SharedBatchNorm2d}
-    for layer in network.modules():
+    for layer in _trained(network):
         if type(layer) in shared:
             layer.__class__ = shared[type(layer)]
         if isinstance(layer, SharedDropout | SharedBatchNorm1d | SharedBatchNorm2d):
             layer.ranks = ranks
+
+
+def _trained(network: nn.Module) -> Iterator[nn.Module]:
+    """The network and its parts, without those that have weights and train none of them."""
+    weights = [*network.parameters()]
+    if weights and not any(weight.requires_grad for weight in weights):
+        return
+    yield network
+    for part in network.children():
+        yield from _trained(part)
 
 
 def _normalise(layer: SharedBatchNorm1d | SharedBatchNorm2d, x: Tensor) -> Tensor:

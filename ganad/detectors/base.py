@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,9 +16,7 @@ from torch import Tensor, nn
 from ganad.batch import patches
 from ganad.batch.config import PatchConfig, corners
 from ganad.batch.fixed import fixed
-from ganad.batch.ranks import Ranks
-from ganad.detectors.config import DetectorConfig, GradientConfig, Precision
-from ganad.errors import ConfigError
+from ganad.detectors.config import DetectorConfig, Precision
 
 
 @cache
@@ -247,95 +243,6 @@ class Detector(nn.Module, Generic[ConfigT]):
                 batch_names += batch_names[-1:] * (len(batch) - num)
                 parts.append(run(batch, batch_names, maps).head(num))
         return Scores.concatenate(parts)
-
-
-GradientConfigT = TypeVar("GradientConfigT", bound=GradientConfig)
-Update = Callable[[str, Tensor], None]
-"""update(optimiser name, loss): one backward pass into that optimiser's parameters alone (every
-one of them must take part), gradients averaged over workers, one step. The graph is kept, so that
-one forward pass can serve several updates. The loss is the mean over this worker's images, or a
-value that is the same on all workers."""
-
-
-@dataclass
-class Step:
-    """The training loop's side of one training step."""
-
-    update: Update
-    number: int
-    """Steps done before this one."""
-    total: int
-    mean: Callable[[Tensor], float]
-    """The mean of a scalar over all workers, for decisions that they must take together."""
-    reset_optimizer: Callable[[str], None]
-    """Forget an optimiser's moments (after its network is reinitialized)."""
-    event: Callable[[str], None]
-    """Report something the user should know; stored with the step in the training history."""
-    ranks: Ranks = field(default_factory=Ranks)
-    """The workers that share the batch. They draw all noise and take every mean over the batch that
-    is not a loss through it, so that N workers make the steps of one."""
-    labels: Tensor | None = None
-    """The label numbers of the images (see label_numbers), int64 (n,), or None."""
-
-
-class GradientDetector(Detector[GradientConfigT]):
-    """A detector whose networks are trained step by step."""
-
-    num_validated: ClassVar[int] = 256
-    """Held-out images that are scored after each epoch, at most."""
-
-    @classmethod
-    def initialized(cls, config: GradientConfigT) -> Self:
-        """As in Detector; raises ConfigError for networks that this machine cannot hold."""
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        needed = cls.num_bytes(config)
-        if needed is not None and needed > memory:
-            raise ConfigError(
-                f"{cls.name} with these keys has networks of {needed / 1e9:,.0f} GB, more than the "
-                f"{memory / 1e9:,.0f} GB of this machine: lower the keys that are sizes, such as "
-                f"width and latent"
-            )
-        return super().initialized(config)
-
-    @classmethod
-    def num_bytes(cls, config: GradientConfigT) -> float | None:
-        try:
-            with torch.device("meta"):
-                return sum(one.nbytes for one in cls.from_saved(config).state_dict().values())
-        except (OverflowError, TypeError):  # an integer of more than 64 bits
-            return math.inf
-        except RuntimeError as error:
-            # Networks that look at their own weights cannot be built without any.
-            return math.inf if "overflow" in str(error) else None
-
-    def label_numbers(self, labels: Sequence[str | None]) -> Tensor | None:
-        """Labels of the training images -> int64 (n,), for a method that learns from the types of
-        normal images; None for all others."""
-        return None
-
-    @abstractmethod
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """Optimisers by name, each over its own networks' parameters."""
-
-    @abstractmethod
-    def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
-        """One step on prepared images (see prepare); calls step.update once per optimiser.
-
-        Returns detached scalar losses by name. Runs in train mode and under the loop's autocast.
-        """
-
-    @abstractmethod
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """Prepared images -> their reconstructions, same shape and range; in eval mode."""
-
-    def rebuild(self, images: Tensor) -> Tensor:
-        """uint8 images (n, c, h, w) -> their reconstructions in [-1, 1]; with patches, of windows
-        that are then put together."""
-        with self.scoring():
-            rebuilt = self.reconstruct(self.prepare(self.patches(images))).float()
-        if self.config.patch is None:
-            return rebuilt
-        return patches.stitch(rebuilt, self.config.image_size, self.config.patch)
 
 
 StatisticsT = TypeVar("StatisticsT")

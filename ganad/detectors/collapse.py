@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ganad import losses
-from ganad.detectors.base import Step
 from ganad.detectors.config import GradientConfig
+from ganad.detectors.gradient import Step
 from ganad.errors import TrainingError
 
 COLLAPSED = 1e-5

@@ -4,12 +4,14 @@ command that only checks or prints keys starts at once.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ganad.batch.config import Augment, PatchConfig, corners
 from ganad.errors import ConfigError
+from ganad.features.settings import DEFAULT, MapBackbone, with_native_size
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -86,3 +88,65 @@ class GradientConfig(DetectorConfig):
     """Learning rate of every optimiser."""
     augment: Augment = Augment()
     """How training images are varied."""
+
+
+GRID = 16
+"""Places per side of the maps that networks are trained on, unless backbone.grid is set."""
+
+
+class RepresentationConfig(GradientConfig):
+    """Keys of the methods that are trained on pixels, or on dense maps of a frozen network.
+
+    On maps the networks see standardised features, one vector for each place of a grid, in place of
+    colours; their last layer is linear, and losses are those of the paper. A score is made of terms
+    by place: the mean of the worst places, standardised by its mean and spread over normal images
+    that neither trained the networks nor calibrate them, and summed.
+    """
+
+    known_terms: ClassVar[tuple[str, ...]]
+    """Terms that this method has on maps."""
+
+    representation: Literal["pixels", "maps"] = "pixels"
+    """What the networks see: the image, or maps of the backbone, which find defects on photographs.
+    With maps, image_size is by default the backbone's own."""
+    backbone: MapBackbone = MapBackbone(grid=GRID)
+    """The frozen network of the maps."""
+    terms: tuple[str, ...]
+    """Terms that make the score on maps; every term is reported."""
+    worst: float = Field(default=0.01, gt=0, le=1)
+    """Fraction of an image's places, the worst ones, whose mean is a term on maps."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _native_size(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("representation") != "maps":
+            return values
+        given = values.get("backbone", {})
+        backbone = {"name": DEFAULT, **given} if isinstance(given, Mapping) else given
+        return with_native_size({**values, "backbone": backbone})
+
+    @field_validator("terms", mode="before")
+    @classmethod
+    def _split(cls, terms: Any) -> Any:
+        """On a command line, one word or several with commas between them."""
+        return tuple(terms.split(",")) if isinstance(terms, str) else terms
+
+    @model_validator(mode="after")
+    def _check_terms(self) -> Self:
+        wrong = [term for term in self.terms if term not in self.known_terms]
+        if wrong or not self.terms or len(set(self.terms)) < len(self.terms):
+            raise ConfigError(
+                f"terms={','.join(self.terms)} must be different terms of this method: "
+                f"use some of {', '.join(self.known_terms)}"
+            )
+        return self
+
+    @property
+    def network_size(self) -> int:
+        """Values, pixels or places, per side of what the networks see."""
+        return self.input_size if self.representation == "pixels" else self.backbone.grid or GRID
+
+    @property
+    def network_key(self) -> str:
+        """The key that network_size comes from."""
+        return self.input_key if self.representation == "pixels" else "backbone.grid"

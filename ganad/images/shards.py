@@ -1,4 +1,5 @@
-"""Decoded images kept as memory-mapped uint8 arrays, so that no epoch decodes twice."""
+"""Decoded images, or what networks see of them, kept as memory-mapped arrays, so that no epoch
+makes them twice."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from ganad.storage import files as storage
 
 
 class Shards:
-    """Several .npy files of uint8 images (n, c, h, w), read as one long array."""
+    """Several .npy files of images, uint8 (n, c, h, w), or of raw maps, float16 (n, C, g, g), read
+    as one long array."""
 
     def __init__(self, arrays: Sequence[np.ndarray]) -> None:
         if not arrays:
@@ -43,9 +45,9 @@ class Shards:
         return int(self.starts[-1])
 
     def take(self, positions: np.ndarray) -> np.ndarray:
-        """Images at these positions, in this order, copied: uint8 (k, c, h, w)."""
+        """Images at these positions, in this order, copied: (k, c, h, w) of their type."""
         positions = np.asarray(positions)
-        result = np.empty((len(positions), *self.arrays[0].shape[1:]), np.uint8)
+        result = np.empty((len(positions), *self.arrays[0].shape[1:]), self.arrays[0].dtype)
         owners = self._owners(positions)
         for owner in np.unique(owners):
             chosen = owners == owner
@@ -79,8 +81,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def shard_bytes(images: np.ndarray) -> bytes:
-    """uint8 images (n, c, h, w) as the bytes of an .npy file."""
-    return _header(images.shape) + np.ascontiguousarray(images).tobytes()
+    """Images or raw maps (n, c, h, w) as the bytes of an .npy file."""
+    return _header(images.shape, images.dtype) + np.ascontiguousarray(images).tobytes()
 
 
 def digest_of(data: bytes) -> str:
@@ -88,20 +90,20 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def is_intact(uri: str, shape: tuple[int, ...], digest: str) -> bool:
-    """Read a whole shard; True if it has this shape and its bytes have this digest.
+def is_intact(uri: str, shape: tuple[int, ...], digest: str, dtype: str = "uint8") -> bool:
+    """Read a whole shard; True if it has this shape and type and its bytes have this digest.
 
     Raises ArchiveError if the storage does not answer.
     """
-    header = _header(shape)
-    if storage.size_of(uri) != len(header) + math.prod(shape):
+    header = _header(shape, np.dtype(dtype))
+    if storage.size_of(uri) != len(header) + math.prod(shape) * np.dtype(dtype).itemsize:
         return False
     data = storage.read_bytes(uri)
     return data.startswith(header) and digest_of(data) == digest
 
 
-def _header(shape: tuple[int, ...]) -> bytes:
+def _header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
     buffer = io.BytesIO()
-    facts = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
+    facts = {"descr": dtype.str, "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(buffer, facts)
     return buffer.getvalue()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ganad.networks.dcgan import end
+
 LEAK = 0.1
 DROPOUT = 0.5
 STD = 0.02
@@ -64,9 +66,9 @@ def encoder(image_size: int, channels: int, width: int, latent: int) -> nn.Seque
 
 
 def generator(
-    image_size: int, channels: int, width: int, latent: int, features: int
+    image_size: int, channels: int, width: int, latent: int, features: int, bounded: bool = True
 ) -> nn.Sequential:
-    """G: codes n×latent -> images n×channels×S×S in [-1, 1] (tanh)."""
+    """G: codes n×latent -> images n×channels×S×S, in [-1, 1] (tanh) if bounded."""
     halvings, side = base_of(image_size)
     wide = width * 2**halvings
     modules: list[nn.Module] = [
@@ -85,7 +87,7 @@ def generator(
             nn.ReLU(inplace=True),
         ]
         wide //= 2
-    return nn.Sequential(*modules, nn.ConvTranspose2d(wide, channels, 4, 2, 1), nn.Tanh())
+    return nn.Sequential(*modules, nn.ConvTranspose2d(wide, channels, 4, 2, 1), *end(bounded))
 
 
 class JointDiscriminator(nn.Module):

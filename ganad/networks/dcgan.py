@@ -9,9 +9,10 @@ LEAK = 0.2
 
 
 def encoder(
-    image_size: int, channels: int, width: int, outputs: int, extra_layers: int = 0
+    size: int, channels: int, width: int, outputs: int, extra_layers: int = 0, code_side: int = 1
 ) -> nn.Sequential:
-    """Images n×channels×S×S -> n×outputs×1×1 (Akçay et al. 2018; no bias anywhere).
+    """Images n×channels×S×S -> codes n×outputs×1×1 (Akçay et al. 2018; no bias anywhere), or
+    n×outputs×4×4 with code_side 4.
 
     The last module is the final convolution; all before it give n×(width·S/8)×4×4.
     """
@@ -25,7 +26,7 @@ def encoder(
             nn.BatchNorm2d(width),
             nn.LeakyReLU(LEAK, inplace=True),
         ]
-    side = image_size // 2
+    side = size // 2
     while side > 4:
         modules += [
             nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
@@ -33,21 +34,30 @@ def encoder(
             nn.LeakyReLU(LEAK, inplace=True),
         ]
         width, side = 2 * width, side // 2
-    modules.append(nn.Conv2d(width, outputs, 4, 1, 0, bias=False))
+    kernel, padding = (4, 0) if code_side == 1 else (3, 1)
+    modules.append(nn.Conv2d(width, outputs, kernel, 1, padding, bias=False))
     return nn.Sequential(*modules)
 
 
 def decoder(
-    image_size: int, channels: int, width: int, latent: int, extra_layers: int = 0
+    size: int,
+    channels: int,
+    width: int,
+    latent: int,
+    extra_layers: int = 0,
+    code_side: int = 1,
+    bounded: bool = True,
 ) -> nn.Sequential:
-    """Codes n×latent×1×1 -> images n×channels×S×S in [-1, 1] (tanh)."""
-    wide, side = width * image_size // 8, 4
+    """Codes n×latent×1×1, or ×4×4 with code_side 4, -> images n×channels×S×S, in [-1, 1] (tanh) if
+    bounded."""
+    wide, side = width * size // 8, 4
+    kernel, padding = (4, 0) if code_side == 1 else (3, 1)
     modules: list[nn.Module] = [
-        nn.ConvTranspose2d(latent, wide, 4, 1, 0, bias=False),
+        nn.ConvTranspose2d(latent, wide, kernel, 1, padding, bias=False),
         nn.BatchNorm2d(wide),
         nn.ReLU(inplace=True),
     ]
-    while side < image_size // 2:
+    while side < size // 2:
         modules += [
             nn.ConvTranspose2d(wide, wide // 2, 4, 2, 1, bias=False),
             nn.BatchNorm2d(wide // 2),
@@ -60,16 +70,21 @@ def decoder(
             nn.BatchNorm2d(wide),
             nn.ReLU(inplace=True),
         ]
-    modules += [nn.ConvTranspose2d(wide, channels, 4, 2, 1, bias=False), nn.Tanh()]
-    return nn.Sequential(*modules)
+    modules.append(nn.ConvTranspose2d(wide, channels, 4, 2, 1, bias=False))
+    return nn.Sequential(*modules, *end(bounded))
+
+
+def end(bounded: bool) -> list[nn.Module]:
+    """The last module of a generator: tanh for pixels in [-1, 1], nothing for maps."""
+    return [nn.Tanh()] if bounded else []
 
 
 class Discriminator(nn.Module):
     """Images -> (logit n, features n×(width·S/8)×4×4): an encoder with one output, cut in two."""
 
-    def __init__(self, image_size: int, channels: int, width: int, extra_layers: int = 0) -> None:
+    def __init__(self, size: int, channels: int, width: int, extra_layers: int = 0) -> None:
         super().__init__()
-        layers = list(encoder(image_size, channels, width, 1, extra_layers))
+        layers = list(encoder(size, channels, width, 1, extra_layers))
         self.features = nn.Sequential(*layers[:-1])
         self.classifier = layers[-1]
 
@@ -79,33 +94,35 @@ class Discriminator(nn.Module):
 
 
 class Generator(nn.Module):
-    """Codes (n, latent) -> images (n, channels, S, S) in [-1, 1].
+    """Codes (n, latent) -> images (n, channels, S, S), in [-1, 1] if bounded.
 
     T(4,1,0,w·S/8) BN ReLU, then T(4,2,1,·/2) BN ReLU down to w channels, then T(4,2,1,channels)
     tanh. With w = 64, S = 64 has the widths 512, 256, 128, 64 of AnoGAN, S = 32 has 256, 128, 64.
     """
 
-    def __init__(self, image_size: int, channels: int, width: int, latent: int) -> None:
+    def __init__(
+        self, size: int, channels: int, width: int, latent: int, bounded: bool = True
+    ) -> None:
         super().__init__()
-        layers = list(decoder(image_size, channels, width, latent))
+        *layers, _ = decoder(size, channels, width, latent, bounded=False)
         # Only the last convolution has a bias: batch normalisation would undo it in the others.
-        layers[-2] = nn.ConvTranspose2d(width, channels, 4, 2, 1)
-        self.layers = nn.Sequential(*layers)
+        last = nn.ConvTranspose2d(width, channels, 4, 2, 1)
+        self.layers = nn.Sequential(*layers, last, *end(bounded))
         dcgan_init(self)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(z[:, :, None, None])
 
 
-def opponent(image_size: int, channels: int, width: int, layer_norm: bool) -> Discriminator:
+def opponent(size: int, channels: int, width: int, layer_norm: bool) -> Discriminator:
     """Images -> (logit (n,), features (n, w·S/8, 4, 4)).
 
     layer_norm takes the place of batch normalisation for the gradient penalty, which is a
     condition on each image by itself (Gulrajani et al. 2017, §4): one group over C, H and W with
     a scale and shift per channel.
     """
-    discriminator = Discriminator(image_size, channels, width)
-    wide = width * image_size // 8
+    discriminator = Discriminator(size, channels, width)
+    wide = width * size // 8
     discriminator.classifier = nn.Conv2d(wide, 1, 4)
     if layer_norm:
         layers = discriminator.features
@@ -116,9 +133,9 @@ def opponent(image_size: int, channels: int, width: int, layer_norm: bool) -> Di
     return discriminator
 
 
-def dcgan_init(module: nn.Module) -> None:
+def dcgan_init(*networks: nn.Module) -> None:
     """Convolutions N(0, .02), batch-norm scale N(1, .02), shift 0 (Radford et al. 2016, §3)."""
-    for part in module.modules():
+    for part in (part for network in networks for part in network.modules()):
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(part.weight, 0.0, 0.02)
             if part.bias is not None:

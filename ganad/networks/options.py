@@ -22,11 +22,6 @@ def check_size(size: int, key: str = "image_size", smallest: int = 16, largest: 
         )
 
 
-def check_resnet_size(size: int, key: str = "image_size") -> None:
-    """Raise ConfigError unless size, which comes from key, is 32, 64, 128 or 256."""
-    check_size(size, key, smallest=32, largest=256)
-
-
 def check_bigan_size(size: int, key: str = "image_size") -> None:
     """Raise ConfigError unless size, which comes from key, is one that the networks take."""
     if size not in BIGAN_SIZES:

@@ -73,10 +73,13 @@ def _double(x: Tensor) -> Tensor:
 
 
 class ResnetGenerator(nn.Module):
-    """Codes (n, latent) -> images (n, channels, S, S) in [-1, 1]."""
+    """Codes (n, latent) -> images (n, channels, S, S), in [-1, 1] if bounded."""
 
-    def __init__(self, image_size: int, channels: int, width: int, latent: int) -> None:
+    def __init__(
+        self, image_size: int, channels: int, width: int, latent: int, bounded: bool = True
+    ) -> None:
         super().__init__()
+        self.bounded = bounded
         wide = [width * factor for factor in reversed(widths(image_size))]
         self.linear = nn.Linear(latent, wide[0] * SIDE * SIDE)
         self.blocks = nn.Sequential(
@@ -88,7 +91,8 @@ class ResnetGenerator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.blocks(self.linear(z).unflatten(1, (-1, SIDE, SIDE)))
-        return self.output(F.relu(self.norm(x))).tanh()
+        x = self.output(F.relu(self.norm(x)))
+        return x.tanh() if self.bounded else x
 
 
 class Trunk(nn.Module):

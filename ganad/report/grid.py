@@ -9,18 +9,21 @@ MARGIN = 2
 
 
 def picture_grid(
-    originals: np.ndarray, reconstructions: np.ndarray, maps: np.ndarray | None
+    originals: np.ndarray, reconstructions: np.ndarray | None, maps: np.ndarray | None
 ) -> Image.Image:
-    """A column per image, rows original, reconstruction and map.
+    """A column per image, rows original, reconstruction (where there is one) and map.
 
     originals uint8 (n, c, h, w); reconstructions float (n, c, h, w) in [-1, 1]; maps float
-    (n, h, w), shown from 0 (black) to the largest value of all of them (white).
+    (n, h, w), shown from 0 and below (black) to the largest value of all of them (white).
     """
-    rebuilt = np.rint((np.clip(reconstructions, -1, 1) + 1) * 127.5).astype(np.uint8)
-    rows = [_rgb(originals), _rgb(rebuilt)]
+    rows = [_rgb(originals)]
+    if reconstructions is not None:
+        rebuilt = np.rint((np.clip(reconstructions, -1, 1) + 1) * 127.5).astype(np.uint8)
+        rows.append(_rgb(rebuilt))
     if maps is not None:
-        top = float(maps.max()) or 1.0
-        rows.append(_rgb(np.rint(maps / top * 255).astype(np.uint8)[:, None]))
+        shown = np.clip(maps, 0, None)
+        top = float(shown.max()) or 1.0
+        rows.append(_rgb(np.rint(shown / top * 255).astype(np.uint8)[:, None]))
     height, width = originals.shape[2:]
     canvas = np.full(
         (

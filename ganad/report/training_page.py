@@ -177,7 +177,8 @@ def _curve(points: Sequence[tuple[int, float]], marks: Sequence[int]) -> Markup:
 
 
 def _strips(folder: str, side: int) -> list[Strip]:
-    """The originals, their reconstructions as epochs went by, and the last heat maps."""
+    """The originals, their reconstructions as epochs went by, and the last heat maps. Where there
+    are no reconstructions, because the detector sees maps, the heat maps as epochs went by."""
     grids = storage.join(folder, "training", "grids")
     names = sorted(name for name in storage.list_names(grids) if name.endswith(".png"))
     strips: list[Strip] = []

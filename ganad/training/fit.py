@@ -19,7 +19,8 @@ from ganad.archive.listing import list_images
 from ganad.archive.rows import SCHEMA
 from ganad.archive.splits import normal_rows, with_subsets
 from ganad.detectors import configure, create
-from ganad.detectors.base import GradientDetector, StatisticsDetector
+from ganad.detectors.base import StatisticsDetector
+from ganad.detectors.gradient import GradientDetector
 from ganad.detectors.settings import lay_over, read_config
 from ganad.errors import TrainingError
 from ganad.images.decode import Decoded, Preprocessing
@@ -30,6 +31,7 @@ from ganad.model import Model
 from ganad.report import write_training_page
 from ganad.storage import files as storage
 from ganad.training.held_out import CHUNK, HeldOut
+from ganad.training.maps import fit_maps, fit_scale, keep_maps, moments_of
 from ganad.training.record import Record
 from ganad.training.trainer import Progress, Trainer
 
@@ -67,24 +69,29 @@ def fit(
     pixels, rows = _load(images, preprocessing, drop_abnormal)
     shards, rows = Shards([pixels]), with_subsets(rows, checked.seed)
     train, held_out = _rows_of(rows, "train"), _rows_of(rows, "calibration")
-    chosen = Subset(shards, _positions(train))
+    seen: Images = shards
     if isinstance(made, GradientDetector):
         folder = None if out is None else storage.join(storage.absolute(out), "training")
         validation = _rows_of(rows, "validation")
         shown = _positions(validation if len(validation) else held_out)
-        record = Record(folder, shards, shown, made)
+        if made.maps is not None:
+            seen = keep_maps(made, shards)
+            fit_maps(made, moments_of(made, seen, _positions(train)))
+        record = Record(folder, seen, shown, made, pixels=shards)
+        chosen = Subset(seen, _positions(train))
         trainer = Trainer(made, chosen, device=device, labels=train["label"].to_pylist())
         for progress in trainer.run():
             record.add(progress)
             if on_progress:
                 on_progress(progress)
         record.close()
+        fit_scale(made, seen, shown)
         history = record.history
     else:
         assert isinstance(made, StatisticsDetector)
-        history = [fit_statistics(made, chosen)]
+        history = [fit_statistics(made, Subset(shards, _positions(train)))]
     ids = held_out["image_id"].to_pylist()
-    scored = HeldOut.from_images(made, shards, _positions(held_out), ids)
+    scored = HeldOut.from_images(made, seen, _positions(held_out), ids)
     if not scored.ids:
         warnings.warn(f"{NO_CALIBRATION}; give more training images", stacklevel=2)
     facts = {"num_train": len(train), "num_calibration": len(held_out), "history": history}

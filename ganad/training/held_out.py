@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ganad.calibration import Calibration
-from ganad.detectors.base import Detector, Extendable, GradientDetector
+from ganad.detectors.base import Detector, Extendable
+from ganad.detectors.gradient import GradientDetector
 from ganad.images.protocol import Images
 from ganad.saved import read_info, read_part
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ganad.detectors.base import GradientDetector
+from ganad.detectors.gradient import GradientDetector
 from ganad.images.protocol import Images
 from ganad.report.grid import picture_grid
 from ganad.storage import files as storage
@@ -57,17 +57,19 @@ class Record:
         detector: GradientDetector[Any],
         step: int = 0,
         state: dict[str, Any] | None = None,
+        pixels: Images | None = None,
     ) -> None:
         """folder: where files are written, MODEL/training; None = nothing is written.
 
         positions: of the held-out images that are scored and shown, the first few of them. step,
-        state: where a resumed run goes on.
+        state: where a resumed run goes on. pixels: where images are raw maps, the images to show.
         """
         self.folder, self.detector = folder, detector
         self.history: list[dict[str, Any]] = list(state["history"]) if state else []
         self.curve = Curve(state["curve"] if state else ())
         shown = positions[: detector.num_validated]
         self._images = torch.from_numpy(images.take(shown)) if len(shown) else None
+        self._pictures = (pixels or images).take(shown[:NUM_PICTURES]) if len(shown) else None
         self._every = max(1, math.ceil(detector.config.epochs / NUM_GRIDS))
         self._events = None if folder is None else _Events(folder, step)
 
@@ -95,13 +97,18 @@ class Record:
         if self._events is not None:
             self._events.writer.add_scalar("validation/score", mean, progress.step)
             if progress.epoch % self._every == 0 or progress.step == progress.total:
-                self._events.add_grid(self._grid(self._images[:NUM_PICTURES]), progress)
+                self._events.add_grid(self._grid(), progress)
         return {"validation_score": mean}
 
-    def _grid(self, images: torch.Tensor) -> Any:
+    def _grid(self) -> Any:
+        assert self._images is not None
+        assert self._pictures is not None
+        images = self._images[:NUM_PICTURES]
         scores = self.detector.score(images, maps=True)
         rebuilt = self.detector.rebuild(images)
-        return picture_grid(images.numpy(), rebuilt.cpu().numpy(), scores.maps)
+        return picture_grid(
+            self._pictures, None if rebuilt is None else rebuilt.cpu().numpy(), scores.maps
+        )
 
     def close(self) -> None:
         """Write the curves, and finish the event file."""

@@ -19,7 +19,7 @@ from ganad.batch.augment import augment
 from ganad.batch.norms import share_batch
 from ganad.batch.patches import draw
 from ganad.batch.ranks import Ranks
-from ganad.detectors.base import GradientDetector, Step
+from ganad.detectors.gradient import GradientDetector, Step
 from ganad.errors import TrainingError
 from ganad.images.protocol import Images
 from ganad.training.prefetch import one_ahead
@@ -217,10 +217,11 @@ class Trainer:
             if self.numbers is None
             else self.numbers[chosen % len(self.images)].to(self.device),
         )
-        prepared = self.detector.prepare(torch.from_numpy(pixels))
-        prepared = augment(prepared, self.detector.config.augment, self.ranks)
+        inputs = self.detector.inputs(
+            torch.from_numpy(pixels), lambda x: augment(x, self.detector.config.augment, self.ranks)
+        )
         with self.detector.autocast():
-            return self.detector.training_step(prepared, step)
+            return self.detector.training_step(inputs, step)
 
     def _update(self, name: str, loss: Tensor) -> None:
         parameters = self.parameters[name]

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from ganad.detectors import configure, create
-from ganad.detectors.base import Detector, GradientDetector
+from ganad.detectors.base import Detector
+from ganad.detectors.gradient import GradientDetector
 from ganad.detectors.settings import merge_settings
 from ganad.errors import ConfigError
 

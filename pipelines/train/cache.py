@@ -5,7 +5,9 @@ images of one data set at one size in decoded-<key>. The key depends on everythi
 pixels: the location of each image, in order, the preprocessing, and the versions of ganad and
 Pillow; and on the times at which local files were changed, so that a file that was replaced is
 decoded again. For objects on S3 only the size is known, from the manifest. The seed is not part of
-the key: runs with other seeds, and other detectors with the same image size, share the images.
+the key: runs with other seeds, and other detectors with the same image size, share the images. The
+dense maps of a frozen network lie in maps-<key>, whose key depends on the network's weights, its
+levels, the grid and the precision as well.
 
 Each shard has a record beside it, with a digest of its bytes that is checked before every run (see
 pipelines.train.predecode).
@@ -44,12 +46,16 @@ class Cache:
     """True if it stays when the run that made it has ended."""
 
     @staticmethod
-    def of(job: TrainingJob) -> Cache:
-        """The cache of a job. Raises ArchiveError if GANAD_CACHE is neither a path nor s3://."""
-        place = os.environ.get(FOLDER)
+    def of(job: TrainingJob, identity: str = "") -> Cache:
+        """The cache of a job. identity: of what is made of the pixels, such as maps; "" = pixels.
+
+        Raises ArchiveError if GANAD_CACHE is neither a path nor s3://.
+        """
+        place, name = os.environ.get(FOLDER), "maps" if identity else "decoded"
         if not place:  # job.json says what it belongs to
-            return Cache(job.place("cache"), shared=False)
-        return Cache(storage.join(storage.absolute(place), f"decoded-{_key(job)}"), shared=True)
+            return Cache(job.place("cache", *([name] if identity else [])), shared=False)
+        key = _key(job, identity)
+        return Cache(storage.join(storage.absolute(place), f"{name}-{key}"), shared=True)
 
     def room(self) -> int:
         """Bytes that may be added. Raises ConfigError if GANAD_CACHE_BYTES is not a number."""
@@ -76,10 +82,11 @@ def cache_environment() -> dict[str, str]:
     return found
 
 
-def _key(job: TrainingJob) -> str:
+def _key(job: TrainingJob, identity: str) -> str:
     """16 hex characters."""
     digest = hashlib.blake2b(digest_size=8)
     digest.update(f"{__version__} {PIL.__version__} {job.preprocessing!r}\n".encode())
+    digest.update(identity.encode())
     columns = job.table(["uri", "member", "offset", "size", "column"]).to_pydict()
     for row in zip(*columns.values(), strict=True):
         digest.update(f"{row!r}\n".encode())

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.torch
@@ -18,19 +19,20 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ganad.detectors import create
-from ganad.detectors.base import GradientDetector
+from ganad.detectors.gradient import GradientDetector
 from ganad.errors import ArchiveError, GanadError, TrainingError
 from ganad.images.protocol import Subset
 from ganad.model import Model
 from ganad.storage import files as storage
 from ganad.training.fit import NO_CALIBRATION
 from ganad.training.held_out import HeldOut
+from ganad.training.maps import fit_maps, fit_scale
 from ganad.training.record import Record
 from ganad.training.trainer import Progress, Trainer
 from pipelines.cluster.connection import Resources
-from pipelines.train.images import open_images
+from pipelines.train.images import moments_at, open_images, open_pixels
 from pipelines.train.job import TrainingJob
-from pipelines.train.predecode import Decoded, predecode
+from pipelines.train.predecode import Decoded, prepare_inputs
 from pipelines.train.reporter import Reporter, watched
 
 CHECKPOINT_STEPS = 200
@@ -41,7 +43,9 @@ PREEMPTION_STEPS = 25
 
 def fit_gradient(job: TrainingJob, resources: Resources) -> None:
     """Fit, calibrate and save the detector of the job; continues from the last checkpoint."""
-    decoded = predecode(job, resources)
+    detector = create(job.detector, job.config)
+    assert isinstance(detector, GradientDetector)
+    decoded = prepare_inputs(job, detector, resources)
     # Beside the driver: on a worker's node it would be lost with it, and the training with both.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(num_cpus=0)(Reporter)
@@ -109,6 +113,9 @@ class _Rank:
         detector = create(job.detector, job.config)
         assert isinstance(detector, GradientDetector)
         positions = job.positions("train", decoded.bad)
+        if detector.maps is not None:
+            detector.to(ray.train.torch.get_device())
+            fit_maps(detector, moments_at(decoded, positions))
         labels = job.table(["label"])["label"].to_pylist()
         self.trainer = Trainer(
             detector,
@@ -139,11 +146,18 @@ class _Rank:
         if state is not None:
             workers = f"{self.num_ranks} worker{'s' if self.num_ranks > 1 else ''}"
             self._tell(f"going on from step {trainer.step} with {workers}")
-        shown = self.job.positions("validation", self.decoded.bad)
-        if not len(shown):
-            shown = self.job.positions("calibration", self.decoded.bad)
-        folder = self.job.place()
-        self.record = Record(folder, self.images, shown, trainer.detector, trainer.step, state)
+        folder, shown = self.job.place(), self._shown()
+        pixels = None if trainer.detector.maps is None else open_pixels(self.job)
+        self.record = Record(
+            folder, self.images, shown, trainer.detector, trainer.step, state, pixels
+        )
+
+    def _shown(self) -> np.ndarray:
+        """Row numbers of normal images that do not train: they are watched, and scale terms."""
+        validation = self.job.positions("validation", self.decoded.bad)
+        if len(validation):
+            return validation
+        return self.job.positions("calibration", self.decoded.bad)
 
     def train(self) -> None:
         """Step to the end."""
@@ -172,6 +186,7 @@ class _Rank:
             return
         self.record.close()
         job, trainer = self.job, self.trainer
+        fit_scale(trainer.detector, self.images, self._shown())
         positions = job.positions("calibration", self.decoded.bad)
         ids = job.table(["image_id"])["image_id"].to_pylist()
         held_out = HeldOut.from_images(

@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganad import losses
-from ganad.detectors.base import BatchScores, Step
+from ganad.detectors.base import BatchScores
 from ganad.detectors.collapse import reset_if_collapsed
 from ganad.detectors.gan.base import GanDetector
 from ganad.detectors.gan.config import AcganConfig
+from ganad.detectors.gradient import Step
 from ganad.errors import TrainingError
 from ganad.networks.dcgan import LEAK, dcgan_init
 
@@ -33,8 +34,8 @@ class Acgan(GanDetector[AcganConfig]):
     bad_at = "a single type, where only D's judgement is left; small defects; it has no maps"
     Config = AcganConfig
 
-    def __init__(self, config: AcganConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: AcganConfig, load_weights: bool = True) -> None:
+        super().__init__(config, load_weights)
         size, channels, num_classes = config.input_size, config.channels, len(config.classes)
         self.generator = ConditionalGenerator(
             size, channels, config.generator_width, config.latent, num_classes
@@ -120,8 +121,7 @@ class Acgan(GanDetector[AcganConfig]):
         noise = torch.randn(len(images), self.config.latent, 1, 1, generator=generator)
         return self.generator(noise.to(images.device), labels)
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
-        x = self.prepare(images)
+    def score_pixels(self, x: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         with self.autocast():
             real, classes = self.discriminator(x)
         terms = {

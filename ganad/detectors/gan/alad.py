@@ -9,28 +9,27 @@ ICDM 2018): a BiGAN held to cycle consistency by two more discriminators.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ganad import losses
-from ganad.detectors.base import BatchScores, Step
+from ganad.detectors import places
+from ganad.detectors.base import BatchScores
 from ganad.detectors.collapse import report_if_useless, reset_if_collapsed
 from ganad.detectors.gan.base import GanDetector
-from ganad.detectors.gan.config import AladConfig
+from ganad.detectors.gan.config import AladConfig, PairAxis
+from ganad.detectors.gradient import Step
 from ganad.networks.average import Average
 from ganad.networks.bigan import batch_norm_2d, halving, normal_init
-from ganad.networks.dcgan import LEAK
+from ganad.networks.dcgan import LEAK, end
 
 DROPOUT = 0.2
 STD = 0.01
 """Standard deviation of the first weights."""
 CODE_WIDTHS = (64, 32)
 """Widths of the layers of the discriminator of code pairs."""
-
-PairAxis = Literal["channels", "height"]
 
 
 class Alad(GanDetector[AladConfig]):
@@ -41,11 +40,12 @@ class Alad(GanDetector[AladConfig]):
     bad_at = "small data and short training: five networks have to come to terms"
     Config = AladConfig
 
-    def __init__(self, config: AladConfig) -> None:
-        super().__init__(config)
-        size, channels, width = config.input_size, config.channels, config.width
+    def __init__(self, config: AladConfig, load_weights: bool = True) -> None:
+        super().__init__(config, load_weights)
+        size, channels, bounded = self.shape
+        width = config.width
         self.encoder = encoder(size, channels, width, config.latent)
-        self.generator = generator(size, channels, width, config.latent)
+        self.generator = generator(size, channels, width, config.latent, bounded)
         self.discriminator_xz = JointDiscriminator(size, channels, width, config.latent)
         self.discriminator_xx = ImagePairDiscriminator(size, channels, width, config.pair_axis)
         self.discriminator_zz = CodePairDiscriminator(config.latent)
@@ -116,8 +116,7 @@ class Alad(GanDetector[AladConfig]):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.average_generator(self.average_encoder(images))
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
-        x = self.prepare(images)
+    def score_pixels(self, x: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         with self.autocast():
             x_hat = self.reconstruct(x)
             _, real_features = self.average_xx(x, x)
@@ -131,6 +130,18 @@ class Alad(GanDetector[AladConfig]):
         return BatchScores(
             terms[self.config.score], terms, losses.absolute_map(x, x_hat) if maps else None
         )
+
+    def score_places(self, x: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
+        with self.autocast():
+            x_hat = self.reconstruct(x)
+            features = self.average_xx(x, x)[1]
+            features_hat = self.average_xx(x, x_hat)[1]
+        by_place = self.discriminator_xx.places
+        return {
+            "residual": losses.absolute_map(x, x_hat),
+            "cosine": places.cosine(x, x_hat),
+            "features": losses.absolute_map(by_place(features), by_place(features_hat)),
+        }
 
 
 # Networks for CIFAR-10, generalised to other sizes 4·2^m. Spectral norm is on the convolutions of
@@ -174,8 +185,10 @@ def encoder(image_size: int, channels: int, width: int, latent: int) -> nn.Seque
     return nn.Sequential(*modules, last, nn.Flatten())
 
 
-def generator(image_size: int, channels: int, width: int, latent: int) -> nn.Sequential:
-    """G: codes n×latent -> images n×channels×S×S in [-1, 1] (tanh)."""
+def generator(
+    image_size: int, channels: int, width: int, latent: int, bounded: bool = True
+) -> nn.Sequential:
+    """G: codes n×latent -> images n×channels×S×S, in [-1, 1] (tanh) if bounded."""
     wide, side = width * image_size // 8, 4
     modules: list[nn.Module] = [
         nn.Unflatten(1, (latent, 1, 1)),
@@ -190,7 +203,7 @@ def generator(image_size: int, channels: int, width: int, latent: int) -> nn.Seq
             nn.ReLU(inplace=True),
         ]
         wide, side = wide // 2, 2 * side
-    network = nn.Sequential(*modules, nn.ConvTranspose2d(wide, channels, 4, 2, 1), nn.Tanh())
+    network = nn.Sequential(*modules, nn.ConvTranspose2d(wide, channels, 4, 2, 1), *end(bounded))
     normal_init(network, STD)
     return network
 
@@ -242,12 +255,18 @@ class ImagePairDiscriminator(nn.Module):
             nn.Dropout(DROPOUT),
             nn.Flatten(),
         )
-        positions = (image_size // 4) ** 2 * (1 if axis == "channels" else 2)
-        self.classifier = classifier(width * positions)
+        self.side, num_images = image_size // 4, 1 if axis == "channels" else 2
+        self.classifier = classifier(width * num_images * self.side**2)
 
     def forward(self, images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(torch.cat([images, others.to(images.dtype)], dim=self.dim))
         return self.classifier(features).flatten(), features
+
+    def places(self, features: Tensor) -> Tensor:
+        """Features n×f by place, n×c×(S/4)×(S/4); of images one below the other, the channels of
+        both."""
+        by_place = features.unflatten(1, (-1, self.dim, self.side, self.side))
+        return by_place.flatten(1, 2)
 
 
 class CodePairDiscriminator(nn.Module):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 import torch
@@ -19,19 +18,24 @@ from torch import Tensor, nn
 
 from ganad import losses
 from ganad.batch.fixed import fixed
-from ganad.detectors.base import BatchScores, Scores, Step, data_type
-from ganad.detectors.gan.config import AnoganConfig
+from ganad.detectors import places
+from ganad.detectors.base import BatchScores, Scores, data_type
+from ganad.detectors.gan.config import AnoganConfig, FanoganConfig
 from ganad.detectors.gan.game import AdversarialDetector
 from ganad.detectors.gan.latent_search import Found, LatentSearch, SearchOptions
+from ganad.detectors.gradient import Step
 from ganad.errors import ConfigError
 from ganad.networks.dcgan import Generator, opponent
 from ganad.networks.resnet import (
+    SIDE,
     ResnetCritic,
     ResnetEncoder,
     ResnetGenerator,
 )
 from ganad.storage import files as storage
 
+SHARED = ("channels", "latent", "width", "latent_range")
+"""Keys that a warm start and its f-AnoGAN have in common, beside the inputs'."""
 QUEUE = 8
 """Images per score_batch, in units of search_batch: enough to keep the slots full."""
 
@@ -46,26 +50,22 @@ class Anogan(AdversarialDetector[AnoganConfig]):
     num_validated = 8  # each is a whole search
 
     def __init__(self, config: AnoganConfig, load_weights: bool = True) -> None:
-        super().__init__(config)
-        shape = (config.input_size, config.channels, config.width)
+        super().__init__(config, load_weights)
+        size, channels, bounded = self.shape
+        code = (config.width, config.latent)
         self.encoder: nn.Module | None = None
         if config.warm_start is None:
-            self.generator = Generator(*shape, config.latent)
+            self.generator = Generator(size, channels, *code, bounded)
         else:
-            self.generator = ResnetGenerator(*shape, config.latent)
-            self.encoder = ResnetEncoder(*shape, config.latent, config.latent_range)
+            self.generator = ResnetGenerator(size, channels, *code, bounded)
+            self.encoder = ResnetEncoder(size, channels, *code, config.latent_range)
         self.discriminator = self.new_discriminator()
         if config.warm_start is not None and load_weights:
             self._load_fanogan(config.warm_start)
 
-    @classmethod
-    def from_saved(cls, config: AnoganConfig) -> Self:
-        """Does not read warm_start: its weights are part of the state."""
-        return cls(config, load_weights=False)
-
     def new_discriminator(self) -> nn.Module:
         config = self.config
-        shape = (config.input_size, config.channels, config.width)
+        shape = (self.shape.size, self.shape.channels, config.width)
         if config.warm_start is not None:
             return ResnetCritic(*shape)
         return opponent(*shape, layer_norm=config.adversarial == "wgan-gp")
@@ -79,18 +79,18 @@ class Anogan(AdversarialDetector[AnoganConfig]):
                 f"warm_start={folder} is not a saved fanogan: give the folder of a model that "
                 f"ganad train fanogan wrote"
             )
-        saved = dict(info["config"])
-        saved["input_size"] = (saved["patch"] or {}).get("size", saved["image_size"])
-        for key in ("input_size", "channels", "latent", "width", "latent_range"):
-            value = getattr(self.config, key)
+        saved = FanoganConfig.model_validate(info["config"])
+        maps = self.maps is not None
+        for key in ("representation", "input_size", *SHARED, *(["backbone"] if maps else [])):
+            value, needed = getattr(self.config, key), getattr(saved, key)
             name = self.config.input_key if key == "input_size" else key
-            if value != saved[key]:
-                raise ConfigError(
-                    f"{name}={value} differs from warm_start: set {name} to {saved[key]}"
-                )
+            if value != needed:
+                raise ConfigError(f"{name}={value} differs from warm_start: set {name} to {needed}")
         weights = load_tensors(storage.read_bytes(storage.join(folder, "model.safetensors")))
+        # The mean and spread of its terms are not ours.
+        weights = {key: one for key, one in weights.items() if not key.startswith("scale.")}
         missing, _ = self.load_state_dict(weights, strict=False)
-        assert not {key for key in missing if "." in key}, missing
+        assert not {key for key in missing if "." in key and not key.startswith("scale.")}, missing
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         if self.encoder is not None:
@@ -163,11 +163,23 @@ class Anogan(AdversarialDetector[AnoganConfig]):
                 parts.append(part.head(len(batch)))
         return Scores.concatenate(parts)
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
-        x = self.prepare(images)
+    def score_pixels(self, x: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         found = self.search(x, ids)
         return BatchScores(
             found.loss,
             {"residual": found.residual, "discrimination": found.discrimination},
             losses.absolute_map(x, found.images) if maps else None,
         )
+
+    def score_places(self, x: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
+        found = self.search(x, ids).images
+        features = self.discriminator.features
+        assert isinstance(features, nn.Module)
+        f_x, f_found = (features(images) for images in (x, found))
+        if f_x.ndim == 2:  # a critic's, flattened
+            f_x, f_found = (one.unflatten(1, (-1, SIDE, SIDE)) for one in (f_x, f_found))
+        return {
+            "residual": losses.absolute_map(x, found),
+            "cosine": places.cosine(x, found),
+            "features": losses.absolute_map(f_x, f_found),
+        }

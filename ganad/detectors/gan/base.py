@@ -7,8 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ganad.detectors.base import GradientDetector
 from ganad.detectors.gan.config import GanConfig
+from ganad.detectors.gradient import GradientDetector
 
 GanConfigT = TypeVar("GanConfigT", bound=GanConfig)
 
@@ -19,8 +19,8 @@ class GanDetector(GradientDetector[GanConfigT]):
     num_resets: Tensor
     """How often a discriminator was reset; a buffer, so that a resumed run goes on counting."""
 
-    def __init__(self, config: GanConfigT) -> None:
-        super().__init__(config)
+    def __init__(self, config: GanConfigT, load_weights: bool = True) -> None:
+        super().__init__(config, load_weights)
         self.register_buffer("num_resets", torch.zeros((), dtype=torch.long))
 
     def adam(self, *networks: nn.Module) -> torch.optim.Adam:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ganad.detectors.config import GradientConfig
+from ganad.detectors.config import GradientConfig, RepresentationConfig
 from ganad.errors import ConfigError
-from ganad.networks.options import (
-    LatentRange,
-    check_bigan_size,
-    check_resnet_size,
-    check_size,
-)
+from ganad.networks.options import LatentRange, check_bigan_size, check_size
 from ganad.storage import files as storage
 
 PairAxis = Literal["channels", "height"]
@@ -31,8 +26,10 @@ class GanConfig(GradientConfig):
         return self.beta1, 0.999
 
 
-class AdversarialConfig(GanConfig):
+class AdversarialConfig(GanConfig, RepresentationConfig):
     """Keys of the methods that train a GAN first."""
+
+    known_terms: ClassVar[tuple[str, ...]] = ("residual", "cosine", "features")
 
     adversarial: Literal["bce", "wgan-gp"] = "bce"
     """The game: cross-entropy (Goodfellow et al. 2014), or the Wasserstein distance with gradient
@@ -59,6 +56,9 @@ class AnoganConfig(AdversarialConfig):
     """The authors published no code. Defaults: DCGAN's training (Radford et al. 2016, there with
     width 128 and batches of 128), and the search of EGBAD's authors, who repeated AnoGAN."""
 
+    terms: tuple[str, ...] = ("residual", "features")
+    """On maps, by place: residual |x − G(z)|, features |f(x) − f(G(z))|, both in the paper's score;
+    cosine 1 − cos(x, G(z))."""
     epochs: int = Field(default=20, ge=1)
     """Passes over the training images: the paper's, over a million patches. Fewer need more."""
     search_steps: int = Field(default=500, ge=1)
@@ -82,7 +82,7 @@ class AnoganConfig(AdversarialConfig):
     """Images searched at once. Fixed, because the last bits of a score depend on it."""
     warm_start: str | None = None
     """Folder of a saved f-AnoGAN, whose G, D and E are used instead of training; the search starts
-    at E(x). image_size (or patch.size), channels, latent, width and latent_range must equal its."""
+    at E(x). The keys of its inputs, latent, width and latent_range must equal its."""
     latent_range: LatentRange = "tanh"
     """The range of the codes of the warm start's E."""
 
@@ -94,16 +94,19 @@ class AnoganConfig(AdversarialConfig):
 
     @model_validator(mode="after")
     def _check_size(self) -> AnoganConfig:
-        if self.warm_start is None:
-            check_size(self.input_size, self.input_key)
-        else:
-            check_resnet_size(self.input_size, self.input_key)
+        smallest = 32 if self.warm_start is not None and self.representation == "pixels" else 16
+        check_size(self.network_size, self.network_key, smallest)
         return self
 
 
 class FanoganConfig(AdversarialConfig):
     """Defaults: the authors' code, which trains on grey images of 64 pixels."""
 
+    known_terms: ClassVar[tuple[str, ...]] = ("residual", "cosine", "features", "latent")
+
+    terms: tuple[str, ...] = ("residual", "features")
+    """On maps, by place: residual (x − x̂)², features (f(x) − f(x̂))², both in the paper's score;
+    cosine 1 − cos(x, x̂); latent (z − E(x̂))², of the image."""
     epochs: int = Field(default=10, ge=1)
     """Passes over the training images in both stages together."""
     learning_rate: float = Field(default=1e-4, gt=0)
@@ -130,14 +133,20 @@ class FanoganConfig(AdversarialConfig):
 
     @model_validator(mode="after")
     def _check_size(self) -> FanoganConfig:
-        check_resnet_size(self.input_size, self.input_key)
+        smallest = 32 if self.representation == "pixels" else 16
+        check_size(self.network_size, self.network_key, smallest)
         return self
 
 
-class EgbadConfig(GanConfig):
+class EgbadConfig(GanConfig, RepresentationConfig):
     """Defaults: the authors' code for MNIST, at 64 pixels in colour (theirs are 28, grey). The rate
     is so low that it needs tens of thousands of steps: 100 epochs of 60,000 images, not of 600."""
 
+    known_terms: ClassVar[tuple[str, ...]] = ("residual", "cosine", "features")
+
+    terms: tuple[str, ...] = ("residual", "features")
+    """On maps, by place: residual |x − x̂|; features |f(x, z) − f(x̂, z)|, of the image, both in the
+    paper's score; cosine 1 − cos(x, x̂)."""
     epochs: int = Field(default=100, ge=1)
     """Passes over the training images; the code leaves them to its user."""
     batch_size: int = Field(default=100, ge=1)
@@ -160,13 +169,18 @@ class EgbadConfig(GanConfig):
 
     @model_validator(mode="after")
     def _check_size(self) -> EgbadConfig:
-        check_bigan_size(self.input_size, self.input_key)
+        check_bigan_size(self.network_size, self.network_key)
         return self
 
 
-class AladConfig(GanConfig):
+class AladConfig(GanConfig, RepresentationConfig):
     """Defaults: the authors' code for CIFAR-10, at 64 pixels (theirs are 32)."""
 
+    known_terms: ClassVar[tuple[str, ...]] = ("residual", "cosine", "features")
+
+    terms: tuple[str, ...] = ("features",)
+    """On maps, by place: features |f_xx(x, x) − f_xx(x, x̂)|, the paper's score; residual |x − x̂|;
+    cosine 1 − cos(x, x̂)."""
     epochs: int = Field(default=100, ge=1)
     """Passes over the training images; the code stops by itself, on a validation set."""
     batch_size: int = Field(default=32, ge=1)
@@ -186,17 +200,24 @@ class AladConfig(GanConfig):
 
     @model_validator(mode="after")
     def _check_size(self) -> AladConfig:
-        check_size(self.input_size, self.input_key)
+        check_size(self.network_size, self.network_key)
         return self
 
 
-class GanomalyConfig(GanConfig):
+class GanomalyConfig(GanConfig, RepresentationConfig):
     """Defaults: the authors' current code and scripts for MNIST and CIFAR-10, at 64 pixels (theirs
     are 32). The paper names learning_rate 2e-3; the code, whose results others have repeated, uses
     2e-4."""
 
+    known_terms: ClassVar[tuple[str, ...]] = ("residual", "cosine", "latent", "features")
+
+    terms: tuple[str, ...] = ("latent",)
+    """On maps, by place: latent (z − ẑ)², the paper's score; residual (x − x̂)²; cosine
+    1 − cos(x, x̂); features (f(x) − f(x̂))² of D."""
     latent: int = Field(default=100, ge=1)
     """Width of the codes z and ẑ (nz)."""
+    code_side: Literal[1, 4] = 1
+    """Places per side of a code: 1 = one vector (paper); 4 = a grid, which keeps places apart."""
     width: int = Field(default=64, ge=1)
     """Channels after the first convolution (ngf = ndf)."""
     extra_layers: int = Field(default=0, ge=0, le=1000)
@@ -211,14 +232,19 @@ class GanomalyConfig(GanConfig):
 
     @model_validator(mode="after")
     def _check_size(self) -> GanomalyConfig:
-        check_size(self.input_size, self.input_key)
+        check_size(self.network_size, self.network_key)
         return self
 
 
-class SkipGanomalyConfig(GanConfig):
+class SkipGanomalyConfig(GanConfig, RepresentationConfig):
     """Defaults: the authors' code and script for CIFAR-10. The paper names learning_rate 2e-3
     with a decay, which the code never runs."""
 
+    known_terms: ClassVar[tuple[str, ...]] = ("residual", "cosine", "features")
+
+    terms: tuple[str, ...] = ("residual", "features")
+    """On maps, by place: residual (x − x̂)²; features (f(x) − f(x̂))² of D, of the image, both in the
+    paper's score; cosine 1 − cos(x, x̂)."""
     image_size: int = Field(default=32, ge=8, le=8192)
     """Side in pixels of the square that images are resized to; a power of two, 32 at least."""
     epochs: int = Field(default=25, ge=1)
@@ -244,12 +270,13 @@ class SkipGanomalyConfig(GanConfig):
 
     @model_validator(mode="after")
     def _check(self) -> SkipGanomalyConfig:
-        check_size(self.input_size, self.input_key, smallest=32)
-        num_skips = self.input_size.bit_length() - 2
+        smallest = 32 if self.representation == "pixels" else 16
+        check_size(self.network_size, self.network_key, smallest)
+        num_skips = self.network_size.bit_length() - 2
         if self.skip_depth > num_skips:
             raise ConfigError(
                 f"skip_depth={self.skip_depth} drops more skips than there are at "
-                f"{self.input_key}={self.input_size}: use 0 to {num_skips}"
+                f"{self.network_key}={self.network_size}: use 0 to {num_skips}"
             )
         return self
 

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from ganad import losses
-from ganad.detectors.base import BatchScores, Step
+from ganad.detectors import places
+from ganad.detectors.base import BatchScores
 from ganad.detectors.collapse import report_if_useless, reset_if_collapsed
 from ganad.detectors.gan.base import GanDetector
 from ganad.detectors.gan.config import EgbadConfig
+from ganad.detectors.gradient import Step
 from ganad.networks import bigan
 from ganad.networks.average import Average
 
@@ -29,13 +31,15 @@ class Egbad(GanDetector[EgbadConfig]):
     bad_at = "small defects: its reconstruction is often another image of the same kind"
     Config = EgbadConfig
 
-    def __init__(self, config: EgbadConfig) -> None:
-        super().__init__(config)
-        shape = (config.input_size, config.channels, config.width, config.latent)
+    def __init__(self, config: EgbadConfig, load_weights: bool = True) -> None:
+        super().__init__(config, load_weights)
+        size, channels, bounded = self.shape
+        shape = (size, channels, config.width, config.latent)
         self.encoder = bigan.encoder(*shape)
-        self.generator = bigan.generator(*shape, config.features)
+        self.generator = bigan.generator(*shape, config.features, bounded)
         self.discriminator = bigan.JointDiscriminator(*shape, config.features)
-        bigan.normal_init(self, bigan.STD)
+        for network in (self.encoder, self.generator, self.discriminator):
+            bigan.normal_init(network, bigan.STD)
         self.average_encoder = Average(self.encoder, config.average_decay)
         self.average_generator = Average(self.generator, config.average_decay)
         self.average_discriminator = Average(self.discriminator, config.average_decay)
@@ -90,8 +94,7 @@ class Egbad(GanDetector[EgbadConfig]):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.average_generator(self.average_encoder(images))
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
-        x = self.prepare(images)
+    def score_pixels(self, x: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         with self.autocast():
             z = self.average_encoder(x)
             x_hat = self.average_generator(z)
@@ -110,3 +113,18 @@ class Egbad(GanDetector[EgbadConfig]):
             {"reconstruction": by_generator, "discriminator": by_discriminator},
             losses.absolute_map(x, x_hat) if maps else None,
         )
+
+    def score_places(self, x: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
+        with self.autocast():
+            z = self.average_encoder(x)
+            x_hat = self.average_generator(z)
+            features = self.average_discriminator(x, z)[1]
+            features_hat = self.average_discriminator(x_hat, z)[1]
+        return {
+            "residual": losses.absolute_map(x, x_hat),
+            "cosine": places.cosine(x, x_hat),
+            # Of the pair (x, z): one place.
+            "features": losses.absolute_map(
+                features[..., None, None], features_hat[..., None, None]
+            ),
+        }

@@ -17,11 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from ganad import losses
-from ganad.detectors.base import BatchScores, Step
+from ganad.detectors import places
+from ganad.detectors.base import BatchScores
 from ganad.detectors.gan.config import FanoganConfig
 from ganad.detectors.gan.game import LOOK_EVERY, AdversarialDetector
+from ganad.detectors.gradient import Step
 from ganad.errors import TrainingError
 from ganad.networks.resnet import (
+    SIDE,
     ResnetCritic,
     ResnetEncoder,
     ResnetGenerator,
@@ -39,16 +42,16 @@ class Fanogan(AdversarialDetector[FanoganConfig]):
     bad_at = "few training images or short training; images with much variety"
     Config = FanoganConfig
 
-    def __init__(self, config: FanoganConfig) -> None:
-        super().__init__(config)
-        shape = (config.input_size, config.channels, config.width)
-        self.generator = ResnetGenerator(*shape, config.latent)
+    def __init__(self, config: FanoganConfig, load_weights: bool = True) -> None:
+        super().__init__(config, load_weights)
+        size, channels, bounded = self.shape
+        shape = (size, channels, config.width)
+        self.generator = ResnetGenerator(*shape, config.latent, bounded)
         self.discriminator = self.new_discriminator()
         self.encoder = ResnetEncoder(*shape, config.latent, config.latent_range)
 
     def new_discriminator(self) -> nn.Module:
-        config = self.config
-        return ResnetCritic(config.input_size, config.channels, config.width)
+        return ResnetCritic(self.shape.size, self.shape.channels, self.config.width)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {
@@ -131,13 +134,16 @@ class Fanogan(AdversarialDetector[FanoganConfig]):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.generator(self.encoder(images))
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
-        x = self.prepare(images)
+    def _pass(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """z, x̂ and E(x̂)."""
+        z = self.encoder(x)
+        x_hat = self.generator(z)
+        return z, x_hat, self.encoder(x_hat)
+
+    def score_pixels(self, x: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         with self.autocast():
-            z = self.encoder(x)
-            x_hat = self.generator(z)
+            z, x_hat, z_hat = self._pass(x)
             f_x, f_x_hat = self.discriminator(x)[1], self.discriminator(x_hat)[1]
-            z_hat = self.encoder(x_hat)
         image = losses.per_image((x - x_hat.float()).square())
         feature = losses.per_image((f_x.float() - f_x_hat.float()).square())
         distance = losses.per_image((z.float() - z_hat.float()).square())
@@ -146,3 +152,17 @@ class Fanogan(AdversarialDetector[FanoganConfig]):
             {"image": image, "feature": feature, "z_distance": distance},
             losses.absolute_map(x, x_hat) if maps else None,
         )
+
+    def score_places(self, x: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
+        with self.autocast():
+            z, x_hat, z_hat = self._pass(x)
+            f_x, f_x_hat = (
+                self.discriminator(images)[1].unflatten(1, (-1, SIDE, SIDE))
+                for images in (x, x_hat)
+            )
+        return {
+            "residual": places.squared(x, x_hat),
+            "cosine": places.cosine(x, x_hat),
+            "features": places.squared(f_x, f_x_hat),
+            "latent": places.squared(z[..., None, None], z_hat[..., None, None]),
+        }

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ganad import losses
-from ganad.detectors.base import Step
 from ganad.detectors.collapse import COLLAPSED, reset
 from ganad.detectors.gan.base import GanDetector
 from ganad.detectors.gan.config import AdversarialConfig
+from ganad.detectors.gradient import Step
 from ganad.errors import TrainingError
 
 PATIENCE = 10
@@ -36,8 +36,8 @@ class AdversarialDetector(GanDetector[ConfigT]):
     num_collapsed: Tensor
     alike: Tensor
 
-    def __init__(self, config: ConfigT) -> None:
-        super().__init__(config)
+    def __init__(self, config: ConfigT, load_weights: bool = True) -> None:
+        super().__init__(config, load_weights)
         # Buffers, so that a resumed run is guarded like an undisturbed one.
         self.register_buffer("num_collapsed", torch.zeros((), dtype=torch.long))
         self.register_buffer("alike", torch.zeros((), dtype=torch.bool))

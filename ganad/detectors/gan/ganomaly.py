@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from ganad import losses
-from ganad.detectors.base import BatchScores, Step
+from ganad.detectors import places
+from ganad.detectors.base import BatchScores
 from ganad.detectors.collapse import reset_if_collapsed
 from ganad.detectors.gan.base import GanDetector
 from ganad.detectors.gan.config import GanomalyConfig
+from ganad.detectors.gradient import Step
 from ganad.networks.dcgan import Discriminator, dcgan_init, decoder, encoder
 
 
@@ -29,15 +31,16 @@ class Ganomaly(GanDetector[GanomalyConfig]):
     bad_at = "small local defects and textures; digits that are easy to rebuild, such as 1"
     Config = GanomalyConfig
 
-    def __init__(self, config: GanomalyConfig) -> None:
-        super().__init__(config)
-        size, channels, width = config.input_size, config.channels, config.width
-        extra, latent = config.extra_layers, config.latent
-        self.encoder1 = encoder(size, channels, width, latent, extra)
-        self.decoder = decoder(size, channels, width, latent, extra)
-        self.encoder2 = encoder(size, channels, width, latent, extra)
+    def __init__(self, config: GanomalyConfig, load_weights: bool = True) -> None:
+        super().__init__(config, load_weights)
+        size, channels, bounded = self.shape
+        width, extra = config.width, config.extra_layers
+        code = (config.latent, extra, config.code_side)
+        self.encoder1 = encoder(size, channels, width, *code)
+        self.decoder = decoder(size, channels, width, *code, bounded)
+        self.encoder2 = encoder(size, channels, width, *code)
         self.discriminator = Discriminator(size, channels, width, extra)
-        dcgan_init(self)
+        dcgan_init(self.encoder1, self.decoder, self.encoder2, self.discriminator)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {
@@ -45,10 +48,14 @@ class Ganomaly(GanDetector[GanomalyConfig]):
             "discriminator": self.adam(self.discriminator),
         }
 
-    def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
-        z = self.encoder1(images)
+    def _pass(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """z, x̂ and ẑ."""
+        z = self.encoder1(x)
         x_hat = self.decoder(z)
-        z_hat = self.encoder2(x_hat)
+        return z, x_hat, self.encoder2(x_hat)
+
+    def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
+        z, x_hat, z_hat = self._pass(images)
         real_logit, real_features = self.discriminator(images)
         fake_logit, fake_features = self.discriminator(x_hat)
 
@@ -79,12 +86,9 @@ class Ganomaly(GanDetector[GanomalyConfig]):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.decoder(self.encoder1(images))
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
-        x = self.prepare(images)
+    def score_pixels(self, x: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         with self.autocast():
-            z = self.encoder1(x)
-            x_hat = self.decoder(z)
-            z_hat = self.encoder2(x_hat)
+            z, x_hat, z_hat = self._pass(x)
         difference = z.float() - z_hat.float()
         distance = difference.abs() if self.config.score_norm == "l1" else difference.square()
         latent = losses.per_image(distance)
@@ -94,3 +98,14 @@ class Ganomaly(GanDetector[GanomalyConfig]):
             {"latent": latent, "reconstruction": reconstruction},
             losses.absolute_map(x, x_hat) if maps else None,
         )
+
+    def score_places(self, x: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
+        with self.autocast():
+            z, x_hat, z_hat = self._pass(x)
+            features, features_hat = self.discriminator(x)[1], self.discriminator(x_hat)[1]
+        return {
+            "residual": places.squared(x, x_hat),
+            "cosine": places.cosine(x, x_hat),
+            "latent": places.squared(z, z_hat),
+            "features": places.squared(features, features_hat),
+        }

@@ -17,25 +17,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganad import losses
-from ganad.detectors.base import BatchScores, Step
+from ganad.detectors import places
+from ganad.detectors.base import BatchScores
 from ganad.detectors.collapse import reset_if_collapsed
 from ganad.detectors.gan.base import GanDetector
 from ganad.detectors.gan.config import SkipGanomalyConfig
+from ganad.detectors.gradient import Step
 from ganad.networks.dcgan import LEAK, dcgan_init, encoder
 
 
 class UNet(nn.Module):
     """The U-Net of pix2pix (Isola et al. 2017) with 4×4 kernels.
 
-    Images n×channels×S×S in [-1, 1] -> the same shape and range; S is a power of two.
+    Images n×channels×S×S -> the same shape, in [-1, 1] if bounded; S is a power of two.
 
     Level i halves the side to S/2^(i+1) and has width·min(2^i, 8) channels; the last one is 1×1.
     Every level but the last sends its output across to the way up, except the outermost
     `dropped_skips` of them.
     """
 
-    def __init__(self, image_size: int, channels: int, width: int, dropped_skips: int = 0) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        channels: int,
+        width: int,
+        dropped_skips: int = 0,
+        bounded: bool = True,
+    ) -> None:
         super().__init__()
+        self.bounded = bounded
         last = image_size.bit_length() - 2
         assert image_size == 2 ** (last + 1), "not a power of two"
         assert 0 <= dropped_skips <= last, "more skips dropped than there are"
@@ -67,7 +77,7 @@ class UNet(nn.Module):
             if self.dropped_skips <= level < len(skips):
                 hidden = torch.cat([skips[level], hidden], 1)
             hidden = self.up[level](F.relu(hidden))
-        return torch.tanh(hidden)
+        return torch.tanh(hidden) if self.bounded else hidden
 
 
 class FeatureDiscriminator(nn.Module):
@@ -92,12 +102,12 @@ class SkipGanomaly(GanDetector[SkipGanomalyConfig]):
     bad_at = "anomalies that the skips can copy across: raise skip_depth"
     Config = SkipGanomalyConfig
 
-    def __init__(self, config: SkipGanomalyConfig) -> None:
-        super().__init__(config)
-        size, channels, width = config.input_size, config.channels, config.width
-        self.generator = UNet(size, channels, width, config.skip_depth)
-        self.discriminator = FeatureDiscriminator(size, channels, width, config.latent)
-        dcgan_init(self)
+    def __init__(self, config: SkipGanomalyConfig, load_weights: bool = True) -> None:
+        super().__init__(config, load_weights)
+        size, channels, bounded = self.shape
+        self.generator = UNet(size, channels, config.width, config.skip_depth, bounded)
+        self.discriminator = FeatureDiscriminator(size, channels, config.width, config.latent)
+        dcgan_init(self.generator, self.discriminator)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {
@@ -143,12 +153,14 @@ class SkipGanomaly(GanDetector[SkipGanomalyConfig]):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.generator(images)
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
-        x = self.prepare(images)
+    def _pass(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x̂, f(x) and f(x̂)."""
+        x_hat = self.generator(x)
+        return x_hat, self.discriminator(x)[1], self.discriminator(x_hat)[1]
+
+    def score_pixels(self, x: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         with self.autocast():
-            x_hat = self.generator(x)
-            features = self.discriminator(x)[1]
-            features_hat = self.discriminator(x_hat)[1]
+            x_hat, features, features_hat = self._pass(x)
         error = x - x_hat.float()
         error = error.abs() if self.config.score_norm == "l1" else error.square()
         residual = losses.per_image(error)
@@ -160,3 +172,12 @@ class SkipGanomaly(GanDetector[SkipGanomalyConfig]):
             {"residual": residual, "latent": latent},
             losses.absolute_map(x, x_hat) if maps else None,
         )
+
+    def score_places(self, x: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
+        with self.autocast():
+            x_hat, features, features_hat = self._pass(x)
+        return {
+            "residual": places.squared(x, x_hat),
+            "cosine": places.cosine(x, x_hat),
+            "features": places.squared(features, features_hat),
+        }

@@ -12,7 +12,8 @@ from typing import TypeVar
 from torch import Tensor
 
 from ganad import losses
-from ganad.detectors.base import BatchScores, GradientDetector, Step
+from ganad.detectors.base import BatchScores
+from ganad.detectors.gradient import GradientDetector, Step
 from ganad.detectors.likelihood.config import AutoregressiveConfig
 
 ConfigT = TypeVar("ConfigT", bound=AutoregressiveConfig)
@@ -42,8 +43,7 @@ class AutoregressiveDetector(GradientDetector[ConfigT]):
         q = losses.quantise(images, self.config.levels)
         return losses.expectation(self.logits(losses.dequantise(q, self.config.levels)))
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
-        x = self.prepare(images)
+    def score_pixels(self, x: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         with self.autocast():
             bits = self.bits(x)
         score = bits.double().flatten(1).mean(1)

@@ -43,8 +43,8 @@ class PixelCnn(AutoregressiveDetector[PixelCnnConfig]):
     bad_at = "plain anomalies among rich normal images, which it finds likely: score=complexity"
     Config = PixelCnnConfig
 
-    def __init__(self, config: PixelCnnConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: PixelCnnConfig, load_weights: bool = True) -> None:
+        super().__init__(config, load_weights)
         self.network = GatedPixelCnn(
             config.channels,
             config.width,

@@ -38,8 +38,8 @@ class PixelRnn(AutoregressiveDetector[PixelRnnConfig]):
     bad_at = "plain anomalies among rich normal images: score=complexity; anything large: slow"
     Config = PixelRnnConfig
 
-    def __init__(self, config: PixelRnnConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: PixelRnnConfig, load_weights: bool = True) -> None:
+        super().__init__(config, load_weights)
         self.network = RowLstmNetwork(
             config.channels,
             config.hidden,

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from ganad import losses
-from ganad.detectors.base import BatchScores, GradientDetector, Step
+from ganad.detectors import places
+from ganad.detectors.base import BatchScores
 from ganad.detectors.collapse import report_if_useless
+from ganad.detectors.gradient import GradientDetector, Step
 from ganad.detectors.reconstruction.config import AutoencoderConfig
 from ganad.networks.dcgan import dcgan_init, decoder, encoder
 
@@ -52,16 +54,18 @@ class Autoencoder(GradientDetector[AutoencoderConfig]):
     bad_at = "anomalies simpler than the normal images, which are rebuilt with ease, such as 1"
     Config = AutoencoderConfig
 
-    def __init__(self, config: AutoencoderConfig) -> None:
-        super().__init__(config)
-        shape = (config.input_size, config.channels, config.width, config.latent)
-        self.encoder = encoder(*shape, config.extra_layers)
-        self.decoder = decoder(*shape, config.extra_layers)
-        dcgan_init(self)
+    def __init__(self, config: AutoencoderConfig, load_weights: bool = True) -> None:
+        super().__init__(config, load_weights)
+        size, channels, bounded = self.shape
+        code = (config.latent, config.extra_layers, config.code_side)
+        self.encoder = encoder(size, channels, config.width, *code)
+        self.decoder = decoder(size, channels, config.width, *code, bounded)
+        dcgan_init(self.encoder, self.decoder)
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         rate, betas = self.config.learning_rate, (self.config.beta1, 0.999)
-        return {"autoencoder": torch.optim.Adam(self.parameters(), lr=rate, betas=betas)}
+        parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
+        return {"autoencoder": torch.optim.Adam(parameters, lr=rate, betas=betas)}
 
     def training_step(self, images: Tensor, step: Step) -> dict[str, Tensor]:
         x_hat = self.reconstruct(images)
@@ -73,8 +77,7 @@ class Autoencoder(GradientDetector[AutoencoderConfig]):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.decoder(self.encoder(images))
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
-        x = self.prepare(images)
+    def score_pixels(self, x: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         with self.autocast():
             x_hat = self.reconstruct(x)
         kinds: set[Error] = {"l1", "l2", self.config.score}
@@ -89,3 +92,8 @@ class Autoencoder(GradientDetector[AutoencoderConfig]):
                 by_pixel = losses.gaussian_blur(by_pixel, self.config.map_blur)
             score_map = by_pixel[:, 0]
         return BatchScores(terms[self.config.score], terms, score_map)
+
+    def score_places(self, x: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
+        with self.autocast():
+            x_hat = self.reconstruct(x)
+        return {"residual": places.squared(x, x_hat), "cosine": places.cosine(x, x_hat)}

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from ganad.detectors.config import GradientConfig
+from ganad.detectors.config import RepresentationConfig
 from ganad.networks.options import check_size
 
 Error = Literal["l1", "l2", "ssim"]
 
 
-class AutoencoderConfig(GradientConfig):
+class AutoencoderConfig(RepresentationConfig):
     """Defaults: GANomaly's where the two share a key. The paper has no anomaly detection."""
 
+    known_terms: ClassVar[tuple[str, ...]] = ("residual", "cosine")
+
+    terms: tuple[str, ...] = ("residual",)
+    """On maps, by place: residual (x − x̂)²; cosine 1 − cos(x, x̂)."""
     latent: int = Field(default=100, ge=1)
     """Width of the code. Too wide a code also reconstructs anomalies."""
+    code_side: Literal[1, 4] = 1
+    """Places per side of a code: 1 = one vector; 4 = a grid, which keeps places apart."""
     width: int = Field(default=64, ge=1)
     """Channels after the first convolution."""
     extra_layers: int = Field(default=0, ge=0, le=1000)
@@ -32,14 +38,18 @@ class AutoencoderConfig(GradientConfig):
 
     @model_validator(mode="after")
     def _check_size(self) -> AutoencoderConfig:
-        check_size(self.input_size, self.input_key)
+        check_size(self.network_size, self.network_key)
         return self
 
 
-class VaeConfig(GradientConfig):
+class VaeConfig(RepresentationConfig):
     """Defaults: beta is the paper's bound. The rest is ours, as many steps as GANomaly at twice its
     batch: the paper trains networks of one hidden layer, and detects no anomalies."""
 
+    known_terms: ClassVar[tuple[str, ...]] = ("residual", "cosine", "kl")
+
+    terms: tuple[str, ...] = ("residual",)
+    """On maps, by place: residual (x − x̂)² at z = μ; cosine 1 − cos(x, x̂); kl, of z."""
     epochs: int = Field(default=30, ge=1)
     """Passes over the training images."""
     batch_size: int = Field(default=128, ge=1)
@@ -48,6 +58,8 @@ class VaeConfig(GradientConfig):
     """Adam's learning rate at the start; it falls to 0 as a half cosine."""
     latent: int = Field(default=100, ge=1)
     """Width of the code z."""
+    code_side: Literal[1, 4] = 1
+    """Places per side of a code: 1 = one vector; 4 = a grid, which keeps places apart."""
     width: int = Field(default=64, ge=1)
     """Channels after the first convolution."""
     extra_layers: int = Field(default=0, ge=0, le=1000)
@@ -63,5 +75,5 @@ class VaeConfig(GradientConfig):
 
     @model_validator(mode="after")
     def _check_size(self) -> VaeConfig:
-        check_size(self.input_size, self.input_key)
+        check_size(self.network_size, self.network_key)
         return self

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from ganad import losses
-from ganad.detectors.base import BatchScores, GradientDetector, Step
+from ganad.detectors import places
+from ganad.detectors.base import BatchScores
+from ganad.detectors.gradient import GradientDetector, Step
 from ganad.detectors.reconstruction.config import VaeConfig
 from ganad.networks.dcgan import dcgan_init, decoder, encoder
 
@@ -32,20 +34,22 @@ class Vae(GradientDetector[VaeConfig]):
     bad_at = "fine detail: its blur leaves errors at every edge"
     Config = VaeConfig
 
-    def __init__(self, config: VaeConfig) -> None:
-        super().__init__(config)
-        size, channels, width = config.input_size, config.channels, config.width
-        self.encoder = encoder(size, channels, width, 2 * config.latent, config.extra_layers)
-        self.decoder = decoder(size, channels, width, config.latent, config.extra_layers)
-        dcgan_init(self)
+    def __init__(self, config: VaeConfig, load_weights: bool = True) -> None:
+        super().__init__(config, load_weights)
+        size, channels, bounded = self.shape
+        width, extra, side = config.width, config.extra_layers, config.code_side
+        self.encoder = encoder(size, channels, width, 2 * config.latent, extra, side)
+        self.decoder = decoder(size, channels, width, config.latent, extra, side, bounded)
+        dcgan_init(self.encoder, self.decoder)
         self._adam: torch.optim.Adam | None = None
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        self._adam = torch.optim.Adam(self.parameters(), lr=self.config.learning_rate)
+        parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self._adam = torch.optim.Adam(parameters, lr=self.config.learning_rate)
         return {"vae": self._adam}
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Prepared images -> (μ, log σ²), each float32 n×latent×1×1."""
+        """Prepared images -> (μ, log σ²), each float32 n×latent×k×k."""
         mu, log_variance = self.encoder(images).float().chunk(2, dim=1)
         return mu, losses.clamp_log_variance(log_variance)
 
@@ -85,8 +89,7 @@ class Vae(GradientDetector[VaeConfig]):
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.decoder(self.encode(images)[0])
 
-    def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
-        x = self.prepare(images)
+    def score_pixels(self, x: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         with self.autocast():
             mu, log_variance = self.encode(x)
             x_hat = self.decoder(mu)
@@ -100,6 +103,16 @@ class Vae(GradientDetector[VaeConfig]):
         elbo = self.config.score == "elbo"
         score = terms["recon"] + terms["kl"] if elbo else terms[self.config.score]
         return BatchScores(score, terms, error.mean(1) if maps else None)
+
+    def score_places(self, x: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
+        with self.autocast():
+            mu, log_variance = self.encode(x)
+            x_hat = self.decoder(mu)
+        return {
+            "residual": places.squared(x, x_hat),
+            "cosine": places.cosine(x, x_hat),
+            "kl": losses.kl_by_value(mu, log_variance).sum(1),
+        }
 
     def _mean_over_draws(
         self, x: Tensor, mu: Tensor, log_variance: Tensor, ids: Sequence[str]
@@ -115,8 +128,9 @@ class Vae(GradientDetector[VaeConfig]):
         return nll, error
 
     def _noise(self, ids: Sequence[str]) -> Tensor:
-        """Standard normal draws×n×latent×1×1, a function of the seed and each image's id."""
-        shape = (self.config.num_draws, self.config.latent, 1, 1)
+        """Standard normal draws×n×latent×k×k, a function of the seed and each image's id."""
+        side = self.config.code_side
+        shape = (self.config.num_draws, self.config.latent, side, side)
         drawn = [
             np.random.default_rng(_seed(self.config.seed, name)).standard_normal(shape, np.float32)
             for name in ids

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from ganad.detectors import configure, create
-from ganad.detectors.base import GradientDetector
+from ganad.detectors.gradient import GradientDetector
 from ganad.training.trainer import Trainer
 
 NUM_IMAGES, BATCH = 30, 10

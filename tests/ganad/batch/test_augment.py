@@ -11,7 +11,7 @@ from ganad.batch.augment import augment
 from ganad.batch.config import Augment
 from ganad.batch.ranks import Ranks
 from ganad.detectors import configure, create
-from ganad.detectors.base import GradientDetector
+from ganad.detectors.gradient import GradientDetector
 from ganad.errors import ConfigError
 from ganad.training.trainer import Trainer
 

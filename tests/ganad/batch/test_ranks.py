@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from ganad.detectors import DETECTORS, find
-from ganad.detectors.base import GradientDetector
+from ganad.detectors.gradient import GradientDetector
 
 STEPS = 20
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

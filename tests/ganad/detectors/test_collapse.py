@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ganad.detectors.base import Step
 from ganad.detectors.collapse import report_if_useless, reset_if_collapsed
+from ganad.detectors.gradient import Step
 
 
 def step_at(number: int, events: list[str], resets: list[str]) -> Step:

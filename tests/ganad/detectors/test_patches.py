@@ -10,7 +10,8 @@ from ganad import fit
 from ganad.batch.config import PatchConfig
 from ganad.batch.patches import cut, stitch
 from ganad.detectors import DETECTORS, configure
-from ganad.detectors.base import Detector, GradientDetector, StatisticsDetector
+from ganad.detectors.base import Detector, StatisticsDetector
+from ganad.detectors.gradient import GradientDetector
 from ganad.errors import ConfigError
 from ganad.training.trainer import Trainer
 from tests.ganad.detectors.small import GRADIENT, InMemory, random_images, small
@@ -170,7 +171,7 @@ def test_wrong_keys_are_refused(keys: dict[str, Any], message: str) -> None:
 
 def test_large_images_need_patches_where_the_networks_are_small() -> None:
     with pytest.raises(
-        ConfigError, match="^image_size=128 is no size for this method: use 8 to 64"
+        ConfigError, match="^image_size=128 is not a size that this method takes: use 8 to 64"
     ):
         configure("pixelrnn", {"image_size": 128})
     assert configure("pixelrnn", {"image_size": 128, "patch": {"size": 32}}).input_size == 32

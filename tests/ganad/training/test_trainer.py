@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ganad.detectors import configure, create
-from ganad.detectors.base import GradientDetector
+from ganad.detectors.gradient import GradientDetector
 from ganad.errors import TrainingError
 from ganad.training.trainer import Trainer
 from tests.ganad.detectors.small import GRADIENT, InMemory, random_images, small

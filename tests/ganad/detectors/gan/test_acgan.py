@@ -1,72 +1,33 @@
 """The class-conditional GAN: its labels, its losses and its scores."""
 
 import math
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import nn
 
-from ganad.detectors.base import Step
-from ganad.detectors.collapse import MAX_RESETS
 from ganad.detectors.gan.acgan import Acgan, ConditionalBatchNorm2d
 from ganad.detectors.gan.config import AcganConfig
 from ganad.errors import ConfigError, TrainingError
 from ganad.training.trainer import Trainer
+from tests.ganad.detectors.small import (
+    InMemory,
+    losses_of,
+    prepared,
+    random_images,
+    small,
+    step_with,
+)
+
+acgan = partial(small, "acgan", image_size=16, latent=8, precision="float32")
+
 
 TYPES = ("bolt", "nut", "washer")
 HEADS = ["projection", "acgan"]
-
-
-def small(**keys: object) -> Acgan:
-    values = {
-        "image_size": 16,
-        "channels": 1,
-        "latent": 8,
-        "generator_width": 8,
-        "discriminator_width": 4,
-        "precision": "float32",
-    }
-    torch.manual_seed(0)
-    return Acgan(AcganConfig(**{**values, **keys})).eval()
-
-
-def images_of(num: int) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (num, 1, 16, 16), generator=generator, dtype=torch.uint8)
-
-
-def step_with(update: Callable[[str, Tensor], None]) -> Step:
-    return Step(
-        update=update,
-        number=0,
-        total=1,
-        mean=lambda value: value.item(),
-        reset_optimizer=lambda name: None,
-        event=lambda text: None,
-    )
-
-
-def losses_of(model: Acgan, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """The loss of each optimiser at one training step, from fixed noise."""
-    found: dict[str, Tensor] = {}
-    torch.manual_seed(3)
-    model.train().training_step_labelled(x, labels, step_with(found.__setitem__))
-    return found
-
-
-class InMemory:
-    def __init__(self, images: np.ndarray) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, positions: np.ndarray) -> np.ndarray:
-        return self.images[positions]
 
 
 def test_the_networks_are_those_of_the_paper_at_32_pixels() -> None:
@@ -80,7 +41,7 @@ def test_the_networks_are_those_of_the_paper_at_32_pixels() -> None:
 
 @pytest.mark.parametrize(("head", "norm"), [("projection", "none"), ("acgan", "batch")])
 def test_parameter_counts_by_hand(head: str, norm: str) -> None:
-    model = small(classes=TYPES, head=head, discriminator_norm=norm)
+    model = acgan(classes=TYPES, head=head, discriminator_norm=norm)
     generator = 8 * 16 * 16 + 16 * 8 * 25 + (8 * 1 * 25 + 1) + 2 * 3 * (16 + 8)
     assert sum(p.numel() for p in model.generator.parameters()) == generator
     kernels = 9 * (1 * 4 + 4 * 8 + 8 * 16 + 16 * 32)
@@ -93,7 +54,7 @@ def test_parameter_counts_by_hand(head: str, norm: str) -> None:
 @pytest.mark.parametrize("size", [16, 32, 64])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_generated_images_have_the_size_and_range_of_real_ones(size: int, channels: int) -> None:
-    model = small(image_size=size, channels=channels, classes=TYPES)
+    model = acgan(image_size=size, channels=channels, classes=TYPES)
     with torch.no_grad():
         fakes = model.generator(torch.randn(3, 8, 1, 1), torch.arange(3))
     assert fakes.shape == (3, channels, size, size)
@@ -111,9 +72,9 @@ def test_conditional_batch_norm_scales_and_shifts_by_class() -> None:
 
 
 def test_the_projection_head_is_the_inner_product_of_the_paper() -> None:
-    model = small(classes=TYPES)
+    model = acgan(classes=TYPES)
     with torch.no_grad():
-        x = images_of(2).float() / 127.5 - 1
+        x = prepared(random_images(2, size=16))
         phi = model.discriminator.features(x).sum((2, 3))
         head = model.discriminator.head
         embedding = head.classes.weight.flatten(1)
@@ -125,7 +86,7 @@ def test_the_projection_head_is_the_inner_product_of_the_paper() -> None:
 
 
 def test_the_auxiliary_head_says_real_whatever_the_class() -> None:
-    real, classes = small(classes=TYPES, head="acgan").discriminator(torch.rand(2, 1, 16, 16))
+    real, classes = acgan(classes=TYPES, head="acgan").discriminator(torch.rand(2, 1, 16, 16))
     assert real.shape == classes.shape == (2, 3)
     assert torch.equal(real, real[:, :1].expand(2, 3))
     assert not torch.equal(classes, classes[:, :1].expand(2, 3))
@@ -133,9 +94,9 @@ def test_the_auxiliary_head_says_real_whatever_the_class() -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_losses_are_those_of_the_papers(head: str) -> None:
-    model = small(classes=TYPES, head=head, dropout=0.0, w_class=2.0)
-    x, y = images_of(6).float() / 127.5 - 1, torch.tensor([0, 1, 2, 2, 1, 0])
-    found = losses_of(model, x, y)
+    model = acgan(classes=TYPES, head=head, dropout=0.0, w_class=2.0)
+    x, y = prepared(random_images(6, size=16)), torch.tensor([0, 1, 2, 2, 1, 0])
+    found = losses_of(model, x, labels=y)
     torch.manual_seed(3)
     fakes = model.generator(torch.randn(6, 8, 1, 1), y)
     (real, real_classes), (fake, fake_classes) = map(model.discriminator, (x, fakes))
@@ -152,8 +113,8 @@ def test_losses_are_those_of_the_papers(head: str) -> None:
 
 @pytest.mark.parametrize("head", HEADS)
 def test_the_adversarial_term_reaches_the_generator(head: str) -> None:
-    model = small(classes=TYPES, head=head, w_class=0.0)
-    found = losses_of(model, images_of(6).float() / 127.5 - 1, torch.arange(6) % 3)
+    model = acgan(classes=TYPES, head=head, w_class=0.0)
+    found = losses_of(model, prepared(random_images(6, size=16)), labels=torch.arange(6) % 3)
     gradients = torch.autograd.grad(found["generator"], list(model.generator.parameters()))
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
@@ -161,10 +122,10 @@ def test_the_adversarial_term_reaches_the_generator(head: str) -> None:
 @pytest.mark.parametrize("score", ["source", "class", "combined"])
 @pytest.mark.parametrize("head", HEADS)
 def test_scores_are_surprises_of_the_likeliest_type(head: str, score: str) -> None:
-    model = small(classes=TYPES, head=head, score=score)
-    images = images_of(3)
+    model = acgan(classes=TYPES, head=head, score=score)
+    images = random_images(3, size=16)
     with torch.no_grad():
-        real, classes = model.discriminator(images.float() / 127.5 - 1)
+        real, classes = model.discriminator(prepared(images))
     d, p = real.sigmoid(), classes.softmax(1)
     expected = {"source": d, "class": p, "combined": d * p}
     scores = model.score(images, maps=True)
@@ -175,36 +136,36 @@ def test_scores_are_surprises_of_the_likeliest_type(head: str, score: str) -> No
 
 
 def test_a_single_class_needs_no_labels() -> None:
-    model = small(batch_size=8, epochs=1)
+    model = acgan(batch_size=8, epochs=1)
     assert model.label_numbers(["good", None]).tolist() == [0, 0]
-    *_, last = Trainer(model, InMemory(images_of(16).numpy())).run()
+    *_, last = Trainer(model, InMemory(random_images(16, size=16))).run()
     assert all(math.isfinite(loss) for loss in last.losses.values())
-    scores = model.score(images_of(2))
+    scores = model.score(random_images(2, size=16))
     np.testing.assert_array_equal(scores.terms["class"], 0)
     np.testing.assert_array_equal(scores.score, scores.terms["source"])
 
 
 def test_several_classes_without_labels_are_refused() -> None:
-    model = small(classes=TYPES)
+    model = acgan(classes=TYPES)
     with pytest.raises(TrainingError, match=r"^classes=\['bolt', .* needs a label"):
-        model.training_step(torch.zeros(2, 1, 16, 16), step_with(lambda name, loss: None))
+        model.training_step(torch.zeros(2, 1, 16, 16), step_with())
 
 
 def test_labels_become_their_places_among_the_classes() -> None:
-    model = small(classes=TYPES)
+    model = acgan(classes=TYPES)
     assert model.label_numbers(["nut", "bolt", "washer", "nut"]).tolist() == [1, 0, 2, 1]
 
 
 @pytest.mark.parametrize("label", ["screw", None])
 def test_a_label_that_is_no_class_is_refused(label: str | None) -> None:
     with pytest.raises(TrainingError, match=rf"^classes=.* does not name the label {label!r}"):
-        small(classes=TYPES).label_numbers(["bolt", label])
+        acgan(classes=TYPES).label_numbers(["bolt", label])
 
 
 @pytest.mark.parametrize("classes", [(), ("bolt", "bolt"), ("",)])
 def test_classes_must_be_different_names(classes: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match="^classes="):
-        small(classes=classes)
+        acgan(classes=classes)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -216,7 +177,7 @@ def test_training_on_real_types_teaches_what_is_real(head: str) -> None:
     images = pixels.repeat(2, 1).repeat(2, 2)[:, None]
     labels = torch.from_numpy(digits.target[chosen]).long()
     keys = {"classes": TYPES, "epochs": 8, "batch_size": 20, "learning_rate": 1e-3, "dropout": 0.1}
-    model = small(head=head, discriminator_width=8, **keys)
+    model = acgan(head=head, discriminator_width=8, **keys)
     names = [TYPES[number] for number in labels]
     trainer = Trainer(model, InMemory(images), labels=names)
     reports = [p for p in trainer.run() if p.losses]
@@ -229,44 +190,8 @@ def test_training_on_real_types_teaches_what_is_real(head: str) -> None:
 
 
 def test_samples_stand_in_for_reconstructions() -> None:
-    model = small(classes=TYPES)
-    x = images_of(4).float() / 127.5 - 1
+    model = acgan(classes=TYPES)
+    x = prepared(random_images(4, size=16))
     with torch.no_grad():
         assert model.reconstruct(x).shape == x.shape
         assert torch.equal(model.reconstruct(x), model.reconstruct(x))
-
-
-class Winner(nn.Module):
-    """A discriminator that is always right, so that its loss vanishes."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-        self.features = inner.features
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        real, classes = self.inner(images)
-        sure = torch.full_like(real, 100.0)
-        sure[len(images) // 2 :] = -100.0
-        return real * 0 + sure, classes
-
-
-def test_a_collapsed_discriminator_is_drawn_anew_with_its_optimiser() -> None:
-    model = small(batch_size=8)
-    inner = model.discriminator
-    model.discriminator = Winner(inner)  # type: ignore[assignment]
-    trainer = Trainer(model, InMemory(images_of(16).numpy()))
-    before = inner.head.source.weight.detach().clone()
-    first = next(trainer.run())
-    assert "reinitialized" in first.events[0]
-    assert int(model.num_resets) == 1
-    assert not torch.equal(before, inner.head.source.weight)
-    assert not trainer.optimizers["discriminator"].state
-    assert trainer.optimizers["generator"].state
-
-
-def test_a_discriminator_that_keeps_collapsing_stops_the_training() -> None:
-    model = small(batch_size=8, epochs=MAX_RESETS)
-    model.discriminator = Winner(model.discriminator)  # type: ignore[assignment]
-    with pytest.raises(TrainingError, match="^acgan: .* collapsed 21 times"):
-        list(Trainer(model, InMemory(images_of(16).numpy())).run())

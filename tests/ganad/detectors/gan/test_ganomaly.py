@@ -1,20 +1,23 @@
 """GANomaly against what is known of the authors' code."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
-from ganad.detectors import configure, create
-from ganad.detectors.base import Step
-from ganad.detectors.collapse import MAX_RESETS
 from ganad.detectors.gan.config import GanomalyConfig
 from ganad.detectors.gan.ganomaly import Ganomaly
-from ganad.errors import ConfigError, TrainingError
-from ganad.training.trainer import Trainer
+from tests.ganad.detectors.small import (
+    losses_of,
+    num_parameters,
+    prepared,
+    random_images,
+    small,
+    train_against_the_rest,
+)
 
-
-def num_parameters(*networks: torch.nn.Module) -> int:
-    return sum(p.numel() for network in networks for p in network.parameters())
+ganomaly = partial(small, "ganomaly", image_size=16, precision="float32")
 
 
 @pytest.mark.parametrize(
@@ -37,18 +40,11 @@ def test_parameter_counts(size: int, channels: int, generator: int, discriminato
     assert num_parameters(model.discriminator) == discriminator
 
 
-def small(**keys: object) -> Ganomaly:
-    values = {"image_size": 16, "channels": 1, "width": 8, "latent": 10, "precision": "float32"}
-    model = create("ganomaly", configure("ganomaly", {**values, **keys}))
-    assert isinstance(model, Ganomaly)
-    return model
-
-
 def test_score_is_the_mean_squared_distance_of_the_codes() -> None:
-    model = small()
-    images = torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
+    model = ganomaly()
+    images = random_images(3, size=16)
     with torch.no_grad():
-        x = images.float() / 127.5 - 1
+        x = prepared(images)
         z = model.encoder1(x)
         x_hat = model.decoder(z)
         z_hat = model.encoder2(x_hat)
@@ -60,10 +56,10 @@ def test_score_is_the_mean_squared_distance_of_the_codes() -> None:
 
 
 def test_l1_score_is_the_paper_s() -> None:
-    model = small(score_norm="l1")
-    images = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)
+    model = ganomaly(score_norm="l1")
+    images = random_images(2, size=16)
     with torch.no_grad():
-        z = model.encoder1(images.float() / 127.5 - 1)
+        z = model.encoder1(prepared(images))
         expected = (z - model.encoder2(model.decoder(z))).abs().mean((1, 2, 3)).numpy()
     np.testing.assert_allclose(model.score(images).score, expected, rtol=1e-4)
 
@@ -71,105 +67,14 @@ def test_l1_score_is_the_paper_s() -> None:
 @pytest.mark.parametrize("adversarial", ["feature_matching", "bce"])
 def test_the_adversarial_term_reaches_the_generator(adversarial: str) -> None:
     # One published version of the code cut this gradient off by a detach.
-    model = small(adversarial=adversarial, w_con=0, w_enc=0).train()
-    seen = {}
-
-    def update(name: str, loss: torch.Tensor) -> None:
-        parameters = [*model.encoder1.parameters(), *model.decoder.parameters()]
-        if name == "generator":
-            seen["gradients"] = torch.autograd.grad(loss, parameters, retain_graph=True)
-
-    model.training_step(torch.rand(4, 1, 16, 16) * 2 - 1, step_with(update))
-    assert all(gradient.abs().sum() > 0 for gradient in seen["gradients"])
+    model = ganomaly(adversarial=adversarial, w_con=0, w_enc=0)
+    loss = losses_of(model, prepared(random_images(4, size=16)))["generator"]
+    parameters = [*model.encoder1.parameters(), *model.decoder.parameters()]
+    assert all(gradient.abs().sum() > 0 for gradient in torch.autograd.grad(loss, parameters))
 
 
 def test_a_discriminator_step_lowers_its_own_loss() -> None:
     # Another version minimised the feature distance instead and never trained the classifier.
-    torch.manual_seed(0)
-    model = small().train()
-    images = torch.rand(8, 1, 16, 16) * 2 - 1
-    optimizer = model.optimizers()["discriminator"]
-    found = []
-
-    def update(name: str, loss: torch.Tensor) -> None:
-        if name == "discriminator":
-            found.append(loss.item())
-            optimizer.zero_grad()
-            loss.backward(retain_graph=True, inputs=list(model.discriminator.parameters()))
-            optimizer.step()
-
-    for _ in range(5):
-        model.training_step(images, step_with(update))
+    x = prepared(random_images(8, size=16))
+    found = train_against_the_rest(ganomaly(), "discriminator", x, 5)
     assert found[-1] < found[0]
-
-
-def step_with(update: object) -> Step:
-    return Step(
-        update=update,  # type: ignore[arg-type]
-        number=0,
-        total=1,
-        mean=lambda value: value.item(),
-        reset_optimizer=lambda name: None,
-        event=lambda text: None,
-    )
-
-
-class Winner(torch.nn.Module):
-    """A discriminator that is always right, so that its loss vanishes."""
-
-    def __init__(self, inner: torch.nn.Module) -> None:
-        super().__init__()
-        self.inner, self.calls = inner, 0
-
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logit, features = self.inner(images)
-        self.calls += 1
-        sure = 100.0 if self.calls % 2 else -100.0
-        return logit * 0 + sure, features
-
-
-class Noise:
-    """Training images."""
-
-    def __len__(self) -> int:
-        return 16
-
-    def take(self, positions: np.ndarray) -> np.ndarray:
-        pixels = np.random.default_rng(0).integers(0, 256, (16, 1, 16, 16))
-        return pixels.astype(np.uint8)[positions]
-
-
-def test_a_collapsed_discriminator_is_drawn_anew_with_its_optimiser() -> None:
-    model = small(batch_size=8, epochs=1)
-    model.discriminator = Winner(model.discriminator)  # type: ignore[assignment]
-    trainer = Trainer(model, Noise())
-    before = model.discriminator.inner.classifier.weight.detach().clone()  # type: ignore[union-attr]
-    first = next(trainer.run())
-    assert "reinitialized" in first.events[0]
-    assert int(model.num_resets) == 1
-    assert not torch.equal(before, model.discriminator.inner.classifier.weight)  # type: ignore[union-attr]
-    assert not trainer.optimizers["discriminator"].state  # Adam's moments are gone too
-    assert trainer.optimizers["generator"].state
-
-
-def test_a_discriminator_that_keeps_collapsing_stops_the_training() -> None:
-    model = small(batch_size=8, epochs=MAX_RESETS)
-    model.discriminator = Winner(model.discriminator)  # type: ignore[assignment]
-    with pytest.raises(TrainingError, match="collapsed 21 times"):
-        list(Trainer(model, Noise()).run())
-
-
-@pytest.mark.parametrize("size", [8, 48, 80, 512])
-def test_sizes_that_do_not_halve_to_four_are_refused(size: int) -> None:
-    with pytest.raises(
-        ConfigError, match=rf"^image_size={size} .* use one of 16, 32, 64, 128, 256"
-    ):
-        configure("ganomaly", {"image_size": size})
-
-
-def test_images_of_another_size_or_kind_are_refused() -> None:
-    model = small()
-    with pytest.raises(ValueError, match="decode them"):
-        model.score(torch.zeros(1, 1, 32, 32, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="decode them"):
-        model.score(torch.zeros(1, 1, 16, 16))

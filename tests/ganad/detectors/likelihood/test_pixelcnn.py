@@ -1,42 +1,23 @@
 """The gated PixelCNN: what each prediction depends on, and its score."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from ganad import losses
-from ganad.detectors.likelihood.config import PixelCnnConfig
 from ganad.detectors.likelihood.masked import MaskedConv2d, colour_groups
-from ganad.detectors.likelihood.pixelcnn import GatedPixelCnn, PixelCnn
+from ganad.detectors.likelihood.pixelcnn import GatedPixelCnn
 from ganad.errors import ConfigError
 from ganad.training.trainer import Trainer
+from tests.ganad.detectors.small import InMemory, digits, prepared, random_images, small
 
-
-def small(**keys: object) -> PixelCnn:
-    values = {"image_size": 16, "channels": 1, "width": 12, "layers": 3, "precision": "float32"}
-    torch.manual_seed(0)
-    return PixelCnn(PixelCnnConfig(**{**values, **keys})).eval()
-
-
-def digits(num: int) -> np.ndarray:
-    """uint8 (num, 1, 16, 16): handwritten digits, each pixel four times."""
-    pixels = (load_digits().images[:num] * (255 / 16)).astype(np.uint8)
-    return pixels.repeat(2, 1).repeat(2, 2)[:, None]
-
-
-class InMemory:
-    def __init__(self, images: np.ndarray) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, positions: np.ndarray) -> np.ndarray:
-        return self.images[positions]
+pixelcnn = partial(
+    small, "pixelcnn", image_size=16, width=12, layers=3, levels=256, precision="float32"
+)
 
 
 def dependencies(network: nn.Module, channels: int, size: int) -> Iterator[tuple[int, Tensor]]:
@@ -100,10 +81,10 @@ def test_parameter_count_of_a_network_counted_by_hand() -> None:
 
 
 def test_score_is_the_mean_of_the_bits_and_the_map_shows_where() -> None:
-    model = small()
-    images = torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
+    model = pixelcnn()
+    images = random_images(3, size=16)
     with torch.no_grad():
-        x = images.float() / 127.5 - 1
+        x = prepared(images)
         logits = model.network(x).log_softmax(2)
     bits = -logits.gather(2, images.long()[:, :, None])[:, 0, 0] / np.log(2)
     scores = model.score(images, maps=True)
@@ -113,27 +94,27 @@ def test_score_is_the_mean_of_the_bits_and_the_map_shows_where() -> None:
 
 
 def test_complexity_takes_off_the_bits_of_a_png_file() -> None:
-    images = torch.randint(0, 256, (2, 1, 16, 16), dtype=torch.uint8)
-    plain, corrected = (small(score=kind).score(images) for kind in ("likelihood", "complexity"))
+    images = random_images(2, size=16)
+    plain, corrected = (pixelcnn(score=kind).score(images) for kind in ("likelihood", "complexity"))
     png = losses.compressed_bits(images).numpy()
     np.testing.assert_allclose(corrected.score, plain.score - png, rtol=1e-6)
     assert set(corrected.terms) == {"bits_per_dimension", "png_bits_per_dimension"}
 
 
 def test_few_levels_forget_what_they_round_away() -> None:
-    model = small(levels=16)
+    model = pixelcnn(levels=16)
     images = torch.randint(0, 16, (2, 1, 16, 16), dtype=torch.uint8) * 16
     np.testing.assert_array_equal(model.score(images).score, model.score(images + 15).score)
 
 
 def test_half_precision_bits_stay_near_those_of_float32() -> None:
-    images = torch.from_numpy(digits(8))
-    exact, half = (small(precision=kind).score(images).score for kind in ("float32", "bfloat16"))
+    images = torch.from_numpy(digits(8, 16))
+    exact, half = (pixelcnn(precision=kind).score(images).score for kind in ("float32", "bfloat16"))
     np.testing.assert_allclose(half, exact, rtol=5e-3)
 
 
 def test_reconstruction_is_what_the_model_expects_of_each_pixel() -> None:
-    model = small(levels=4)
+    model = pixelcnn(levels=4)
     x = torch.rand(2, 1, 16, 16) * 2 - 1
     with torch.no_grad():
         before, after = (
@@ -146,8 +127,8 @@ def test_reconstruction_is_what_the_model_expects_of_each_pixel() -> None:
 
 
 def test_training_lowers_the_bits_of_real_images() -> None:
-    images = digits(160)
-    model = small(levels=16, epochs=4, batch_size=8, learning_rate=1e-2)
+    images = digits(160, 16)
+    model = pixelcnn(levels=16, epochs=4, batch_size=8, learning_rate=1e-2)
     before = model.score(torch.from_numpy(images[128:])).score.mean()
     *_, last = Trainer(model, InMemory(images[:128])).run()
     after = model.score(torch.from_numpy(images[128:])).score.mean()
@@ -166,4 +147,4 @@ def test_training_lowers_the_bits_of_real_images() -> None:
 )
 def test_wrong_configs_are_refused(keys: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        small(**keys)
+        pixelcnn(**keys)

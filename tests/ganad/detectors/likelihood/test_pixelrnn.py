@@ -1,39 +1,28 @@
 """PixelRNN with Row LSTMs: what each prediction depends on, and its score."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
-from ganad.detectors.likelihood.config import PixelRnnConfig
 from ganad.detectors.likelihood.masked import RowLstm
-from ganad.detectors.likelihood.pixelrnn import PixelRnn, RowLstmNetwork
+from ganad.detectors.likelihood.pixelrnn import RowLstmNetwork
 from ganad.errors import ConfigError
 from ganad.training.trainer import Trainer
+from tests.ganad.detectors.small import InMemory, digits, prepared, random_images, small
 
-
-def small(**keys: object) -> PixelRnn:
-    values = {"image_size": 16, "channels": 1, "hidden": 6, "head_width": 12, "layers": 2}
-    torch.manual_seed(0)
-    return PixelRnn(PixelRnnConfig(**{**values, "precision": "float32", **keys})).eval()
-
-
-def digits(num: int) -> np.ndarray:
-    """uint8 (num, 1, 16, 16): handwritten digits, each pixel four times."""
-    pixels = (load_digits().images[:num] * (255 / 16)).astype(np.uint8)
-    return pixels.repeat(2, 1).repeat(2, 2)[:, None]
-
-
-class InMemory:
-    def __init__(self, images: np.ndarray) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, positions: np.ndarray) -> np.ndarray:
-        return self.images[positions]
+pixelrnn = partial(
+    small,
+    "pixelrnn",
+    image_size=16,
+    hidden=6,
+    head_width=12,
+    layers=2,
+    levels=256,
+    precision="float32",
+)
 
 
 def seen(network: RowLstmNetwork, channels: int, size: int, row: int, column: int) -> list[Tensor]:
@@ -134,10 +123,10 @@ def test_parameter_count_of_a_network_counted_by_hand() -> None:
 
 
 def test_score_is_the_mean_of_the_bits_and_the_map_shows_where() -> None:
-    model = small()
-    images = torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
+    model = pixelrnn()
+    images = random_images(3, size=16)
     with torch.no_grad():
-        logits = model.network(images.float() / 127.5 - 1).log_softmax(2)
+        logits = model.network(prepared(images)).log_softmax(2)
     bits = -logits.gather(2, images.long()[:, :, None])[:, 0, 0] / np.log(2)
     scores = model.score(images, maps=True)
     np.testing.assert_allclose(scores.score, bits.mean((1, 2)).numpy(), rtol=1e-5)
@@ -145,17 +134,9 @@ def test_score_is_the_mean_of_the_bits_and_the_map_shows_where() -> None:
     np.testing.assert_allclose(scores.maps, bits.numpy(), atol=1e-4)
 
 
-def test_colour_images_of_32_pixels_have_finite_scores() -> None:
-    model = small(image_size=32, channels=3)
-    scores = model.score(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8), maps=True)
-    assert np.isfinite(scores.score).all()
-    assert scores.maps is not None
-    assert scores.maps.shape == (2, 32, 32)
-
-
 def test_training_lowers_the_bits_of_real_images() -> None:
-    images = digits(160)
-    model = small(levels=16, epochs=4, batch_size=8, learning_rate=5e-3)
+    images = digits(160, 16)
+    model = pixelrnn(levels=16, epochs=4, batch_size=8, learning_rate=5e-3)
     before = model.score(torch.from_numpy(images[128:])).score.mean()
     list(Trainer(model, InMemory(images[:128])).run())
     after = model.score(torch.from_numpy(images[128:])).score.mean()
@@ -173,4 +154,4 @@ def test_training_lowers_the_bits_of_real_images() -> None:
 )
 def test_wrong_configs_are_refused(keys: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        small(**keys)
+        pixelrnn(**keys)

@@ -1,58 +1,18 @@
 """The variational autoencoder."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
-from ganad.detectors.base import Step
 from ganad.detectors.reconstruction.config import VaeConfig
 from ganad.detectors.reconstruction.vae import Vae
 from ganad.training.trainer import Trainer
+from tests.ganad.detectors.small import InMemory, digits, prepared, random_images, small, step_with
 
-
-class Images:
-    """Training images from an array."""
-
-    def __init__(self, pixels: np.ndarray) -> None:
-        self.pixels = pixels
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def take(self, positions: np.ndarray) -> np.ndarray:
-        return self.pixels[positions]
-
-
-def small(**keys: object) -> Vae:
-    values = {"image_size": 16, "channels": 1, "width": 8, "latent": 10, "precision": "float32"}
-    torch.manual_seed(0)
-    return Vae(VaeConfig.model_validate({**values, **keys})).eval()
-
-
-def noise(num: int, channels: int = 1, size: int = 16) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(1)
-    shape = (num, channels, size, size)
-    return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-
-
-def digits(num: int) -> np.ndarray:
-    """Handwritten digits at 32 pixels."""
-    eight = (load_digits().images[:num] * 255 / 16).astype(np.uint8)
-    return eight.repeat(4, axis=1).repeat(4, axis=2)[:, None]
-
-
-def step_at(number: int, total: int, losses: list[torch.Tensor]) -> Step:
-    return Step(
-        update=lambda name, loss: losses.append(loss),
-        number=number,
-        total=total,
-        mean=lambda value: value.item(),
-        reset_optimizer=lambda name: None,
-        event=lambda text: None,
-    )
+vae = partial(small, "vae", image_size=16, precision="float32")
 
 
 def test_only_the_last_convolution_differs_from_ganomaly_s() -> None:
@@ -62,11 +22,12 @@ def test_only_the_last_convolution_differs_from_ganomaly_s() -> None:
 
 
 def test_the_loss_is_half_the_squared_error_summed_plus_kl() -> None:
-    model = small(beta=2.0).train()
-    x = noise(4).float() / 127.5 - 1
+    model = vae(beta=2.0).train()
+    x = prepared(random_images(4, size=16))
     found: list[torch.Tensor] = []
     torch.manual_seed(3)
-    reported = model.training_step(x, step_at(50, 100, found))
+    step = step_with(lambda name, loss: found.append(loss), number=50)
+    reported = model.training_step(x, step)
     torch.manual_seed(3)
     mu, log_variance = model.encode(x)
     x_hat = model.decoder(mu + torch.exp(log_variance / 2) * torch.randn_like(mu))
@@ -78,18 +39,18 @@ def test_the_loss_is_half_the_squared_error_summed_plus_kl() -> None:
 
 
 def test_kl_is_warmed_up_over_a_tenth_of_the_steps() -> None:
-    model = small().train()
-    x = noise(4).float() / 127.5 - 1
+    model = vae().train()
+    x = prepared(random_images(4, size=16))
     for number, weight in ((0, 0.0), (5, 0.5), (10, 1.0), (99, 1.0)):
-        found: list[torch.Tensor] = []
-        reported = model.training_step(x, step_at(number, 100, found))
+        found: dict[str, torch.Tensor] = {}
+        reported = model.training_step(x, step_with(found.__setitem__, number=number))
         expected = reported["reconstruction"] + weight * reported["kl"]
-        assert found[0].item() == pytest.approx(expected.item(), rel=1e-6)
+        assert found["vae"].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_the_learning_rate_falls_as_a_half_cosine() -> None:
-    model = small(epochs=4, batch_size=8, learning_rate=1e-3)
-    trainer = Trainer(model, Images(noise(16).numpy()))
+    model = vae(epochs=4, batch_size=8, learning_rate=1e-3)
+    trainer = Trainer(model, InMemory(random_images(16, size=16)))
     rates = [trainer.optimizers["vae"].param_groups[0]["lr"] for _ in trainer.run()]
     expected = [0.5e-3 * (1 + math.cos(math.pi * number / 8)) for number in range(8)]
     assert rates == pytest.approx(expected)
@@ -97,9 +58,9 @@ def test_the_learning_rate_falls_as_a_half_cosine() -> None:
 
 @pytest.mark.parametrize("score", ["recon", "elbo"])
 def test_scores_are_taken_at_the_mean_of_the_code(score: str) -> None:
-    model = small(score=score, channels=3)
-    images = noise(3, channels=3)
-    x = images.float() / 127.5 - 1
+    model = vae(score=score, channels=3)
+    images = random_images(3, 3, 16)
+    x = prepared(images)
     with torch.no_grad():
         mu, log_variance = model.encode(x)
         squared = (x - model.decoder(mu)).square()
@@ -113,9 +74,9 @@ def test_scores_are_taken_at_the_mean_of_the_code(score: str) -> None:
 
 
 def test_reconstruction_probability_is_the_mean_over_draws() -> None:
-    model = small(score="recon_prob", num_draws=3)
-    images, ids = noise(2), ["a", "b"]
-    x = images.float() / 127.5 - 1
+    model = vae(score="recon_prob", num_draws=3)
+    images, ids = random_images(2, size=16), ["a", "b"]
+    x = prepared(images)
     with torch.no_grad():
         mu, log_variance = model.encode(x)
         draws = [
@@ -130,50 +91,25 @@ def test_reconstruction_probability_is_the_mean_over_draws() -> None:
 
 
 def test_noise_is_standard_normal_and_a_function_of_seed_and_id_alone() -> None:
-    model = small(num_draws=50, latent=20)
+    model = vae(num_draws=50, latent=20)
     drawn = model._noise(["a", "b", "a"])
     assert drawn.shape == (50, 3, 20, 1, 1)
     assert torch.equal(drawn[:, 0], drawn[:, 2])
     assert not torch.equal(drawn[:, 0], drawn[:, 1])
     assert drawn.mean().item() == pytest.approx(0, abs=0.1)
     assert drawn.std().item() == pytest.approx(1, abs=0.1)
-    assert not torch.equal(drawn, small(num_draws=50, latent=20, seed=1)._noise(["a", "b", "a"]))
-
-
-@pytest.mark.parametrize("score", ["recon", "elbo", "recon_prob"])
-def test_a_score_is_independent_of_the_batch(score: str) -> None:
-    model = small(score=score)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    images, ids = noise(64), [f"id{i}" for i in range(64)]
-    together = model.score(images, ids).score
-    for size in (1, 7):
-        parts = [
-            model.score(images[i : i + size], ids[i : i + size]).score for i in range(0, 21, size)
-        ]
-        np.testing.assert_allclose(np.concatenate(parts), together[:21], rtol=1e-5)
-    order = torch.randperm(64)
-    shuffled = model.score(images[order], [ids[i] for i in order]).score
-    np.testing.assert_allclose(shuffled, together[order], rtol=1e-5)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name]), name
+    assert not torch.equal(drawn, vae(num_draws=50, latent=20, seed=1)._noise(["a", "b", "a"]))
 
 
 def test_a_short_training_lowers_the_loss() -> None:
-    model = small(image_size=32, epochs=10, batch_size=32, warm_up=0.0)
-    losses = [p.losses["elbo"] for p in Trainer(model, Images(digits(128))).run() if p.losses]
+    model = vae(image_size=32, epochs=10, batch_size=32, warm_up=0.0)
+    losses = [p.losses["elbo"] for p in Trainer(model, InMemory(digits(128))).run() if p.losses]
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_plain_images_have_finite_scores() -> None:
-    levels = torch.tensor([0, 128, 255], dtype=torch.uint8).view(3, 1, 1, 1)
-    images = levels.expand(3, 1, 16, 16).contiguous()
-    for score in ("elbo", "recon_prob"):
-        assert np.isfinite(small(score=score).score(images).score).all()
-
-
 def test_a_code_that_carries_nothing_is_reported() -> None:
-    model = small(epochs=2, batch_size=8, learning_rate=1e-12)
+    model = vae(epochs=2, batch_size=8, learning_rate=1e-12)
     with torch.no_grad():
         model.encoder[-1].weight.zero_()  # type: ignore[operator]
-    last = list(Trainer(model, Images(noise(16).numpy())).run())[-1]
+    last = list(Trainer(model, InMemory(random_images(16, size=16))).run())[-1]
     assert "carries only" in last.events[0]
