@@ -29,7 +29,7 @@ class Command(TyperCommand):
             empty = any(isinstance(each, str) and not each.strip() for each in values)
             if empty and parameter.default != "":
                 shown = parameter.opts[0]
-                shown = shown if shown.startswith("-") else shown.upper()
+                shown = shown if shown.startswith("-") else parameter.metavar or shown.upper()
                 raise ConfigError(
                     f"{shown} is empty (is a variable of the script not set?): give it a value, or "
                     f"leave it out"

@@ -79,7 +79,7 @@ def test_what_cannot_be_added_to_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(
-        ConfigError, match=r"^--add-to .* not work for ganomaly, .* \(gaussian does"
+        ConfigError, match=r"^--add-to .* not work for ganomaly, .* \(gaussian, padim do"
     ):
         train(TrainRequest("ganomaly", ("x",), str(tmp_path / "out"), add_to=str(tmp_path)))
     with pytest.raises(ModelError, match="nowhere does not exist"):
