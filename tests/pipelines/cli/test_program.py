@@ -52,7 +52,9 @@ def test_no_argument_may_be_empty(words, empty, tmp_path, monkeypatch):
     """An empty path was the current folder: a script with a variable that is not set listed it."""
     monkeypatch.chdir(tmp_path)
     for wrong in values(COMMANDS[words]):
-        shown = wrong.opts[0] if wrong.opts[0].startswith("-") else wrong.opts[0].upper()
+        shown = wrong.opts[0]
+        if not shown.startswith("-"):
+            shown = wrong.metavar or shown.upper()
         # typer itself refuses it where a number is wanted.
         with pytest.raises((ConfigError, typer.BadParameter)) as caught:
             app(typed(words, wrong, empty), standalone_mode=False)
