@@ -13,7 +13,7 @@ from ganad.storage import files as storage
 from ganad.storage.reasons import translated
 
 Cells = Mapping[str, str]
-"""Cells of a line by the name of their column, in small letters."""
+"""Cells of a line as they are, by the name of their column in small letters."""
 
 _TRUTH = {
     **dict.fromkeys(("1", "1.0", "true", "yes", "y"), True),
@@ -56,7 +56,7 @@ def read_csv(uri: str, check: Callable[[Sequence[str]], object]) -> Iterator[tup
             check(names)
             for number, cells in enumerate(csv.reader(text, delimiter=delimiter), start=start):
                 if any(cell.strip() for cell in cells):  # Excel writes rows of delimiters alone
-                    yield number, dict(zip(names, map(str.strip, cells), strict=False))
+                    yield number, dict(zip(names, cells, strict=False))
         except (UnicodeDecodeError, csv.Error) as error:
             raise ConfigError(f"{uri}: is not a CSV in UTF-8 ({error}): save it as one") from error
 
@@ -64,7 +64,7 @@ def read_csv(uri: str, check: Callable[[Sequence[str]], object]) -> Iterator[tup
 def said(uri: str, where: str, cells: Cells) -> Said:
     """Label, truth, mask and split of a line; masks are relative to the file's folder. where: of
     the line in the file, for messages. Raises ConfigError for a value that is none."""
-    truth, split, mask = (cells.get(name, "") for name in ("abnormal", "split", "mask"))
+    truth, split, mask = (cells.get(name, "").strip() for name in ("abnormal", "split", "mask"))
     if truth.lower() not in _TRUTH:
         raise ConfigError(f"{uri}: {where} has abnormal {truth!r}: write true, false or nothing")
     if split.lower() not in _SPLITS:
@@ -81,7 +81,8 @@ def beside(uri: str, path: str) -> str:
     """A path in a file -> an absolute one; relative ones begin in the file's folder."""
     if is_absolute(path):
         return storage.absolute(path)
-    return storage.join(storage.absolute(uri).rpartition("/")[0], path.removeprefix("./"))
+    folder = storage.absolute(uri).rpartition("/")[0]
+    return storage.absolute(storage.join(folder, path.removeprefix("./")))
 
 
 def is_absolute(path: str) -> bool:

@@ -78,7 +78,7 @@ def read_labels(uri: str) -> Iterator[CsvRow]:
     keys: list[str] = []
     for line, cells in read_csv(uri, lambda names: keys.append(_key_of(uri, names))):
         key = keys[0]
-        path = cells.get(key, "")
+        path = cells.get(key, "").strip()
         if not path:
             raise ConfigError(f"{uri}: line {line} has no {key}: name the image")
         yield CsvRow(

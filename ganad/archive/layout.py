@@ -42,7 +42,7 @@ def is_normal(label: str) -> bool:
 
 def has_normal(labels: Iterable[str]) -> bool:
     """True if one of the classes is normal by its name."""
-    return any(is_normal(label) for label in labels)
+    return any(is_normal(label.strip()) for label in labels)
 
 
 class Surroundings:
@@ -102,14 +102,14 @@ class Layout:
         tree, _, split = parent.rpartition("/")
         if split in _SPLITS and self._surroundings.is_mvtec(tree):
             masks = storage.join(tree, GROUND_TRUTH, label) if split == "test" else None
-            return Facts(label_of(label), not is_normal(label.strip()), _SPLITS[split], masks)
+            return Facts(*_judged(label), _SPLITS[split], masks)
         if len(below) >= 2 and below[-2] in _SPLITS:
             return Facts(label_of(below[-1]), None, _SPLITS[below[-2]])
         if not below:
             return Facts()
         classes = self._surroundings.folders(self.root)
-        first = below[0].strip()
-        return Facts(label_of(first), not is_normal(first) if has_normal(classes) else None)
+        first, abnormal = _judged(below[0])
+        return Facts(first, abnormal if has_normal(classes) else None)
 
     def left_over(self) -> tuple[list[str], list[str]]:
         """(masks that belong to no image, abnormal images without a mask), where a folder
@@ -121,7 +121,7 @@ class Layout:
             theirs = [name for name in storage.list_names(images) if is_image(name)]
             lost, without = left_over(index_masks(entries), entries, theirs)
             stray += (storage.join(masks, name) for name in lost)
-            if not is_normal(masks.rpartition("/")[2].strip()):
+            if _judged(masks.rpartition("/")[2])[1]:
                 bare += (storage.join(images, name) for name in without)
         return stray, bare
 
@@ -141,6 +141,12 @@ class Layout:
                 masks = storage.join(truth, label)
                 if masks not in self._masked:
                     yield masks, storage.join(tree, "test", label)
+
+
+def _judged(folder: str) -> tuple[str | None, bool | None]:
+    """The label that a folder's name is, and whether it is abnormal beside normal ones."""
+    label = label_of(storage.printable(folder))
+    return label, None if label is None else not is_normal(label)
 
 
 def describe_member(names: Sequence[str]) -> Facts:

@@ -55,7 +55,7 @@ class UriList:
         lines = self._csv_lines(uri) if is_csv(uri) else self._parquet_lines(uri)
         for where, cells in lines:
             key = next(name for name in URI_COLUMNS if name in self._columns)
-            path, member = cells.get(key, ""), cells.get("member", "") or None
+            path, member = cells.get(key, "").strip(), cells.get("member", "") or None
             if not path:
                 raise ConfigError(f"{uri}: {where} has no {key}: name the image")
             short = path.rpartition("/")[2] if member else path.removeprefix("./")
@@ -172,7 +172,7 @@ def is_list(uri: str) -> bool:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None or value != value else str(value).strip()
+    return "" if value is None or value != value else str(value)
 
 
 def _sizes(uris: Iterable[str]) -> Iterator[tuple[int | None, str | None]]:

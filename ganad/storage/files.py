@@ -41,8 +41,8 @@ def is_remote(uri: str) -> bool:
 def absolute(uri: str) -> str:
     """What a user typed -> an absolute path or s3://bucket/key, without a trailing slash.
 
-    Raises ArchiveError for an empty path, for one that is not UTF-8, for any other scheme, and for
-    keys in the address.
+    Raises ArchiveError for an empty path, for one that is not UTF-8 or holds a null byte, for any
+    other scheme, and for keys in the address.
     """
     if not uri.strip():
         raise ArchiveError(
@@ -53,6 +53,8 @@ def absolute(uri: str) -> str:
         uri.encode()
     except UnicodeEncodeError as error:
         raise ArchiveError(f"{printable(uri)}: the name is not UTF-8; rename it") from error
+    if "\0" in uri:
+        raise ArchiveError(f"{uri!r}: no file has a null byte in its name; correct the path")
     scheme = _SCHEME.match(uri)
     if scheme is None:
         return os.path.abspath(os.path.expanduser(uri))

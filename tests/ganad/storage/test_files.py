@@ -142,6 +142,11 @@ def test_an_empty_path_is_not_the_current_folder(empty):
         storage.absolute(empty)
 
 
+def test_a_path_with_a_null_byte_is_refused():
+    with pytest.raises(ArchiveError, match=r"^'a\\x00b': no file has a null byte in its name"):
+        storage.absolute("a\0b")
+
+
 def test_a_path_that_is_not_utf8_is_refused_with_escapes():
     with pytest.raises(ArchiveError, match=r"^bad\\xff: the name is not UTF-8; rename it"):
         storage.absolute("bad\udcff")
