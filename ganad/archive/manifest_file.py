@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field, StringConstraints, model_validator
@@ -14,7 +14,7 @@ from ganad.archive.rows import Row
 from ganad.archive.unfinished import Labelling
 from ganad.errors import ManifestError
 from ganad.storage import files as storage
-from ganad.storage.records import Record, read_record
+from ganad.storage.records import CheckedRecord, read_record
 
 NAME = "manifest.json"
 _MARK = b'"ganad manifest '  # in the first bytes of every manifest.json
@@ -25,8 +25,10 @@ PartName = Annotated[str, StringConstraints(pattern=f"^{PART.pattern}$")]
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]
 
 
-class Manifest(Record):
+class Manifest(CheckedRecord):
     """A finished manifest; its rows stay on disk until they are asked for."""
+
+    OLD_FORMAT: ClassVar[str] = "ganad manifest 1"
 
     format: Literal["ganad manifest 1", "ganad manifest 2"] = "ganad manifest 2"
     uri: str = Field(default="", exclude=True)
@@ -58,7 +60,6 @@ class Manifest(Record):
     """What the user should know, a sentence each."""
     files: tuple[tuple[PartName, Count], ...] = Field(alias="parts")
     """Name and number of rows of each part."""
-    checksum: Digest | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="after")
     def _add_up(self) -> Manifest:
@@ -102,8 +103,6 @@ def open_manifest(uri: str) -> Manifest:
         )
     remedy = f"make it again with ganad index SOURCE --out {uri}"
     manifest = read_record(place, Manifest, remedy, ManifestError)
-    if (manifest.checksum is None) != (manifest.format == "ganad manifest 1"):
-        raise ManifestError(f"{place}: is damaged (it lacks its checksum); {remedy}")
     return manifest.model_copy(update={"uri": folder, "id": manifest.id or _first(manifest)})
 
 

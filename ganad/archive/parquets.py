@@ -34,8 +34,9 @@ _LISTED_ROWS = 8192
 _READ_ROWS = 16
 _READ_BYTES = 2**28  # of the cells that are decoded at a time
 _MOST_TEXT = 2**16  # bytes of a name or label
-_MOST_TEXTS = 2**30  # bytes of the names or labels of a row group
 _BUFFER = 2**20
+DAMAGE = (pa.ArrowException, ValueError)
+"""What pyarrow raises for damaged files; names that are not UTF-8 give the latter."""
 LARGE_GROUP = 2**28
 """Row groups of more bytes are reported, with the way to write smaller ones."""
 
@@ -77,8 +78,6 @@ class ImageFile:
         wanted = [column for column in (self.names, self.labels) if column]
         # As dictionaries, so that the length of a text is known before it is repeated in each row.
         with _opened(self.uri, self.texts) as file:
-            for column in wanted:
-                _check_texts(self.uri, file, column)
             if not wanted:
                 yield from (Cell(row, str(row), None) for row in range(file.metadata.num_rows))
                 return
@@ -117,10 +116,6 @@ def open_images(uri: str) -> ImageFile | None:
                 f"holds the images {IMAGE_COLUMNS[0]}"
             )
         chosen = chosen or next(iter(found))
-        leaf = metadata.schema.names  # leaves in order; found again by their dotted path
-        paths = [metadata.schema.column(number).path for number in range(len(leaf))]
-        number = paths.index(found[chosen])
-        groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
         names = _name_column(schema, chosen)
         labels, note = _label_column(schema)
         return ImageFile(
@@ -131,7 +126,8 @@ def open_images(uri: str) -> ImageFile | None:
             classes=_classes(schema),
             num_rows=metadata.num_rows,
             largest_group=max(
-                (group.column(number).total_compressed_size for group in groups), default=0
+                (_group_bytes(metadata, group) for group in range(metadata.num_row_groups)),
+                default=0,
             ),
             texts=tuple(
                 name for name in (names, labels) if name and _is_text(_type_of(schema, name))
@@ -171,7 +167,7 @@ def _in_group(
 ) -> Iterator[tuple[int, bytes | None]]:
     """wanted: rows counted from the beginning of the group, ascending."""
     start, position = 0, 0
-    num = _rows_at_once(file, group, column)
+    num = _rows_at_once(file, group)
     for batch in file.iter_batches(num, row_groups=[group], columns=[column]):
         values = _array(batch, column)
         while position < len(wanted) and wanted[position] < start + len(batch):
@@ -182,32 +178,16 @@ def _in_group(
         start += len(batch)
 
 
-def _rows_at_once(file: pq.ParquetFile, group: int, column: str) -> int:
-    """So many rows that they hold about _READ_BYTES at most."""
-    chunk = _chunk(file, group, column)
-    if chunk is None or chunk.num_values == 0:
-        return _READ_ROWS
-    # Each row may hold the whole of a dictionary; otherwise they are taken for equally large.
-    num = 1 if chunk.has_dictionary_page else chunk.num_values
-    return max(1, min(_READ_ROWS, _READ_BYTES * num // max(1, chunk.total_uncompressed_size)))
+def _rows_at_once(file: pq.ParquetFile, group: int) -> int:
+    """So many rows that they hold about _READ_BYTES at most, even if each of them holds all bytes
+    of the group, as with a dictionary of one value."""
+    # Of the group as a whole: pyarrow ends the process for the damaged metadata of one column.
+    return max(1, min(_READ_ROWS, _READ_BYTES // max(1, _group_bytes(file.metadata, group))))
 
 
-def _chunk(file: pq.ParquetFile, group: int, column: str) -> pq.ColumnChunkMetaData | None:
-    """The metadata of a column, by its dotted path, in one row group."""
-    metadata = file.metadata.row_group(group)
-    chunks = (metadata.column(number) for number in range(metadata.num_columns))
-    return next((chunk for chunk in chunks if chunk.path_in_schema == column), None)
-
-
-def _check_texts(uri: str, file: pq.ParquetFile, column: str) -> None:
-    """Refuse a column of names or labels that would fill the memory."""
-    for group in range(file.metadata.num_row_groups):
-        chunk = _chunk(file, group, column)
-        if chunk is not None and chunk.total_uncompressed_size > _MOST_TEXTS:
-            raise ArchiveError(
-                f"{uri}: a row group of column {column} holds {chunk.total_uncompressed_size:,} "
-                f"bytes; write the file with row_group_size=1000"
-            )
+def _group_bytes(metadata: pq.FileMetaData, group: int) -> int:
+    """Bytes of a row group without compression."""
+    return int(metadata.row_group(group).total_byte_size)
 
 
 @contextmanager
@@ -217,7 +197,7 @@ def _opened(uri: str, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFi
             yield pq.ParquetFile(
                 source, buffer_size=_BUFFER, pre_buffer=False, read_dictionary=list(dictionaries)
             )
-        except pa.ArrowException as error:
+        except (*DAMAGE, IndexError, KeyError, OverflowError) as error:
             raise ArchiveError(
                 f"{uri}: is damaged or not a Parquet file; make the file again"
             ) from error

@@ -89,7 +89,7 @@ def _opened(uri: str) -> Iterator[pq.ParquetFile]:
                 yield pq.ParquetFile(file)
         else:
             yield pq.ParquetFile(pa.BufferReader(_verified(uri, digest)))
-    except (pa.ArrowException, KeyError) as error:
+    except (pa.ArrowException, ValueError, KeyError) as error:
         raise ManifestError(f"{uri}: is damaged; run ganad index again") from error
 
 

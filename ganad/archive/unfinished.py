@@ -7,14 +7,14 @@ every part in the folder counts, and the next listing goes on behind the last on
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from ganad.archive.parts import PART, Part, num_rows
 from ganad.errors import ManifestError
 from ganad.storage import files as storage
-from ganad.storage.records import Record, read_record, write_record
+from ganad.storage.records import CheckedRecord, Record, read_record, write_record
 
 NAME = "manifest.unfinished.json"
 
@@ -28,10 +28,14 @@ class Labelling(Record):
     abnormal: tuple[str, ...] = ()
 
 
-class Unfinished(Record):
+class Unfinished(CheckedRecord):
     """A listing that has begun."""
 
-    format: Literal["ganad unfinished manifest 1"] = "ganad unfinished manifest 1"
+    OLD_FORMAT: ClassVar[str] = "ganad unfinished manifest 1"
+
+    format: Literal["ganad unfinished manifest 1", "ganad unfinished manifest 2"] = (
+        "ganad unfinished manifest 2"
+    )
     id: str = ""
     """The id that the manifest will have."""
     sources: tuple[str, ...]

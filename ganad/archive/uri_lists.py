@@ -12,12 +12,11 @@ from contextlib import closing, suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ganad.archive.csvs import Said, beside, is_csv, read_csv, said
 from ganad.archive.layout import Layout, Surroundings, has_normal, is_normal
-from ganad.archive.parquets import ImageFile, is_parquet, open_images
+from ganad.archive.parquets import DAMAGE, ImageFile, is_parquet, open_images
 from ganad.archive.rows import Row, image_id, loose_row
 from ganad.archive.tars import Listed, Member, listed_ahead
 from ganad.archive.walk import stat_file
@@ -79,7 +78,7 @@ class UriList:
                         cells = {key: _text(values[name]) for key, name in wanted.items()}
                         yield f"row {row}", cells
                         row += 1
-            except pa.ArrowException as error:
+            except DAMAGE as error:
                 raise ArchiveError(f"{uri}: is damaged; make the file again") from error
 
     def _check(self, uri: str, names: Sequence[str]) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from ganad.errors import ArchiveError, GanadError
@@ -28,6 +28,20 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
+class CheckedRecord(Record):
+    """Base of files that always have a checksum, but those of the format from before."""
+
+    OLD_FORMAT: ClassVar[str]
+
+    format: str
+    checksum: str | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def has_what_its_format_needs(self) -> bool:
+        """False if the checksum is missing, or was added to a file from before checksums."""
+        return (self.checksum is None) == (self.format == self.OLD_FORMAT)
+
+
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -39,8 +53,7 @@ def write_record(uri: str, record: BaseModel) -> None:
 
 
 def read_record(uri: str, kind: type[R], remedy: str, error: type[GanadError] = ArchiveError) -> R:
-    """Read a record. A checksum is compared if the file has one; a kind whose files always have
-    one declares a field `checksum`.
+    """Read a record. A checksum is compared if the file has one, and a CheckedRecord must have it.
 
     Raises error for a damaged file, in a sentence that ends with the remedy, and ArchiveError if
     the file cannot be read.
@@ -54,7 +67,10 @@ def read_record(uri: str, kind: type[R], remedy: str, error: type[GanadError] = 
             rest = {key: value for key, value in info.items() if key != CHECKSUM}
             if checksum_of(rest) != info[CHECKSUM]:
                 raise ValueError("its checksum is another")
-        return kind.model_validate(info)
+        record = kind.model_validate(info)
+        if isinstance(record, CheckedRecord) and not record.has_what_its_format_needs:
+            raise ValueError("its format and its checksum do not belong together")
+        return record
     except ValueError as fault:  # pydantic's errors are such, too
         raise error(f"{uri}: is damaged ({_in_one_line(fault)}); {remedy}") from fault
 

@@ -17,6 +17,7 @@ import pytest
 from ganad.archive import parts
 from ganad.archive.listing import list_images
 from ganad.archive.manifest import open_manifest, write_manifest
+from ganad.archive.parquets import DAMAGE, read_cells
 from ganad.archive.unfinished import NAME as UNFINISHED
 from ganad.archive.unfinished import read_unfinished
 from ganad.errors import GanadError
@@ -65,12 +66,23 @@ def rows_of_manifest(root):
     return manifest.table().to_pylist(), manifest.labels, manifest.sources
 
 
+def cells(uri):
+    """The rows of a Parquet file, and the bytes of its images."""
+    rows = list(list_images([uri]))
+    places = [row["offset"] for row in rows if row["column"]]
+    try:
+        data = dict(read_cells(uri, "image", places)) if places else {}
+    except (*DAMAGE, OSError, KeyError):  # an error of the images, see ganad.images.load
+        data = {}
+    return rows, data
+
+
 TARGETS = {
     "manifest.json": ("manifest/manifest.json", rows_of_manifest),
     "part": ("manifest/part-*.parquet", rows_of_manifest),
     UNFINISHED: (f"begun/{UNFINISHED}", lambda root: read_unfinished(str(root / "begun"))),
     "tar": ("a.tar", lambda root: list(list_images([str(root / "a.tar")]))),
-    "parquet": ("b.parquet", lambda root: list(list_images([str(root / "b.parquet")]))),
+    "parquet": ("b.parquet", lambda root: cells(str(root / "b.parquet"))),
     "list": ("list.csv", lambda root: list(list_images([str(root / "list.csv")]))),
     "labels": (
         "labels.csv",
