@@ -8,8 +8,10 @@ and so has the footer that holds these: a reader needs no more than the blocks t
 from __future__ import annotations
 
 import io
+import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from zlib import crc32
 
 import pyarrow as pa
@@ -24,6 +26,8 @@ _BLOCKS, _FOOTER = b"ganad.blocks", b"ganad.footer"
 _DIGITS = 8
 _UNKNOWN = b"#" * _DIGITS
 """In the place of the footer's own checksum while that is computed."""
+_MARK = 16
+"""Characters in front of the footer's checksum, by which its place is found."""
 _END = 8
 """Bytes behind the footer: its length and the magic PAR1."""
 _AT_ONCE = 2**23
@@ -35,18 +39,39 @@ class Damaged(TableError):
     """A score file is not as it was written."""
 
 
-def to_parquet(table: pa.Table, row_group_size: int | None = None) -> bytes:
-    """A Parquet file with checksums."""
+def to_parquet(
+    table: pa.Table,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    order: pa.Array | None = None,
+    row_group_size: int | None = None,
+) -> bytes:
+    """A Parquet file with checksums. metadata: pairs for its footer. order: positions of the rows
+    in the order that they are to have."""
     plain = [field.name for field in table.schema if pa.types.is_floating(field.type)]
     coded = [name for name in table.schema.names if name not in plain]
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, table.schema, compression="zstd", use_dictionary=coded) as writer:
-        writer.write_table(table, row_group_size)
+        if order is None:
+            writer.write_table(table, row_group_size)
+        else:  # a group at a time: the table is large, and there is no room for it twice
+            size = row_group_size or len(order)
+            for start in range(0, len(order), size):
+                writer.write_table(table.take(order.slice(start, size)), size)
         blocks = b"".join(_checksums(sink.getvalue()))
-        writer.add_key_value_metadata({_BLOCKS: blocks, _FOOTER: _UNKNOWN})
+        pairs: dict[Any, Any] = {**(metadata or {}), _BLOCKS: blocks}
+        # Random, so that it is found again in a footer with any names and notes in it.
+        mark = secrets.token_hex(_MARK // 2).encode()
+        writer.add_key_value_metadata({**pairs, _FOOTER: mark + _UNKNOWN})
     data = sink.getvalue()
     footer = _footer(data)
-    return data[: -len(footer)] + footer.replace(_UNKNOWN, _checksum(footer))
+    return data[: -len(footer)] + _with_own(footer, mark, _checksum(footer))
+
+
+def _with_own(footer: bytes, mark: bytes, checksum: bytes) -> bytes:
+    """The footer with this checksum behind the mark."""
+    place = footer.index(mark) + len(mark)
+    return footer[:place] + checksum + footer[place + len(checksum) :]
 
 
 def _footer(data: bytes) -> bytes:
@@ -143,8 +168,11 @@ def _blocks_of(footer: bytes, size: int, uri: str) -> list[bytes] | None:
     metadata = _metadata(footer, uri)
     if _FOOTER not in footer and _BLOCKS not in footer:
         return None
-    own, text = metadata.get(_FOOTER), metadata.get(_BLOCKS, b"")
-    if not own or _checksum(footer.replace(own, _UNKNOWN)) != own:
+    own, text = metadata.get(_FOOTER, b""), metadata.get(_BLOCKS, b"")
+    mark, checksum = own[:_MARK], own[_MARK:]
+    if len(own) != _MARK + _DIGITS or footer.count(mark) != 1:
+        raise Damaged(f"{uri}: the checksum of its footer differs")
+    if _checksum(_with_own(footer, mark, _UNKNOWN)) != checksum:
         raise Damaged(f"{uri}: the checksum of its footer differs")
     blocks = [text[i : i + _DIGITS] for i in range(0, len(text), _DIGITS)]
     if len(blocks) != -(-(size - len(footer)) // BLOCK):

@@ -22,6 +22,9 @@ JOB, RUNS, MANIFEST = "_job.json", "_runs", "_manifest"
 OLD_JOB, OLD_RUN = "job.json", "run.json"
 """Names that earlier versions gave; such tables are read and resumed."""
 
+SCHEMA_MARK = "0-schema"
+"""File without rows in the folder of a model, see ganad.scores.parts.write_schema_mark."""
+
 _MODEL = "model="
 _NAME = re.compile(r"part-(\d{5,})(?:-(\d{5,}))?\.parquet")
 
@@ -48,7 +51,7 @@ class ScoreFile:
     @property
     def path(self) -> str:
         """Inside the table."""
-        return f"{_MODEL}{self.model}/{self.name}"
+        return f"{model_folder(self.model)}/{self.name}"
 
     @property
     def uri(self) -> str:
@@ -57,6 +60,11 @@ class ScoreFile:
     @property
     def units(self) -> range:
         return range(self.first, self.last + 1)
+
+
+def model_folder(model: str) -> str:
+    """The folder of a model's parts, inside the table."""
+    return f"{_MODEL}{model}"
 
 
 def list_files(table: str) -> list[ScoreFile]:
@@ -105,6 +113,6 @@ def _paths(table: str) -> Iterator[tuple[str, int]]:
                 yield key.removeprefix(prefix).lstrip("/"), size
         return
     for model in list_models(table):
-        folder = f"{_MODEL}{model}"
+        folder = model_folder(model)
         for name in storage.list_names(storage.join(table, folder)):
             yield f"{folder}/{name}", storage.size_of(storage.join(table, folder, name)) or 0

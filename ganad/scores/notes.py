@@ -14,8 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-
 from ganad.errors import TableError
 from ganad.scores.checksums import CheckedFile, Damaged
 from ganad.scores.files import ScoreFile
@@ -24,7 +22,7 @@ from ganad.scores.table import ScoreTable
 
 NUM_PERIODS = 8
 NUM_SLOWEST = 5
-_KEY = b"ganad"
+_KEY = "ganad"
 
 Note = Mapping[str, Any]
 """rows: images of the part. began, ended: seconds since 1970. score_s: seconds of this model.
@@ -33,9 +31,15 @@ one that died. In the part of a unit's first model also decode_s, and retries: r
 that were repeated."""
 
 
-def with_note(table: pa.Table, note: Note) -> pa.Table:
-    """The table, which will carry the note when it is written as Parquet."""
-    return table.replace_schema_metadata({_KEY: json.dumps(note).encode()})
+def to_metadata(notes: Sequence[Note]) -> dict[str, str]:
+    """Key-value pairs for the footer of a part."""
+    return {_KEY: json.dumps(notes[0] if len(notes) == 1 else list(notes))}
+
+
+def from_metadata(metadata: Mapping[bytes, bytes]) -> list[dict[str, Any]]:
+    """The inverse; [] for a part that has no note."""
+    found = json.loads(metadata.get(_KEY.encode(), b"[]"))
+    return [found] if isinstance(found, dict) else list(found)
 
 
 def read_notes(table: ScoreTable) -> list[dict[str, Any]]:
@@ -43,17 +47,15 @@ def read_notes(table: ScoreTable) -> list[dict[str, Any]]:
     have none are left out. Raises ArchiveError."""
     with ThreadPoolExecutor(16) as pool:
         found = pool.map(_read, table.parts.values())
-        return [note for note in found if note is not None]
+        return [note for notes in found for note in notes]
 
 
-def _read(file: ScoreFile) -> dict[str, Any] | None:
+def _read(file: ScoreFile) -> list[dict[str, Any]]:
     try:
         metadata = CheckedFile(file.uri, file.size).metadata
     except Damaged:
         raise TableError(f"{file.uri} cannot be read: {SAME_COMMAND}") from None
-    if _KEY not in metadata:
-        return None
-    return {**json.loads(metadata[_KEY]), "part": file.name, "model": file.model}
+    return [{"part": file.name, **note, "model": file.model} for note in from_metadata(metadata)]
 
 
 def summary(notes: Sequence[Note]) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def score_rows(
     ]
     columns["error"] = errors
     columns["scored_at"] = [now] * len(rows)
+    columns["model"] = [model.id] * len(rows)
     return pa.table(
         {name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names},
         schema=SCHEMA,

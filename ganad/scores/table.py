@@ -35,10 +35,12 @@ SCHEMA = pa.schema(
         ("mask", pa.string()),
         ("error", pa.string()),
         ("scored_at", pa.timestamp("us", "UTC")),
+        ("model", pa.string()),
     ]
 )
-"""Columns of a part. `model` is added from the folder's name when reading."""
-COLUMNS = (*SCHEMA.names, "model")
+"""Columns of a part. `model` is in the folder's name as well, and in that alone in parts of earlier
+versions."""
+COLUMNS = tuple(SCHEMA.names)
 
 
 class ScoreTable:

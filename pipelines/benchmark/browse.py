@@ -16,8 +16,9 @@ import pyarrow as pa
 import uvicorn
 
 from ganad.browse.app import Browser
+from ganad.scores.files import ScoreFile
+from ganad.scores.parts import write_part
 from ganad.scores.table import SCHEMA, ScoreTable
-from ganad.storage import files as storage
 
 MODELS = ("knn-000000000001", "ganomaly-000000000002")
 PART_ROWS = 2**16
@@ -77,12 +78,11 @@ def _get(port: int, path: str, token: str) -> float:
 def write_synthetic(folder: str, rows: int) -> None:
     """A score table of two models with the names of an archive of photographs, and no images."""
     for seed, model in enumerate(MODELS):
-        for number, part in enumerate(_parts(rows, np.random.default_rng(seed))):
-            uri = storage.join(folder, f"model={model}", f"part-{number:06d}.parquet")
-            storage.write_table(uri, part)
+        for number, part in enumerate(_parts(model, rows, np.random.default_rng(seed))):
+            write_part(ScoreFile(folder, model, number, number), part, [])
 
 
-def _parts(rows: int, rng: np.random.Generator) -> Iterator[pa.Table]:
+def _parts(model: str, rows: int, rng: np.random.Generator) -> Iterator[pa.Table]:
     for start in range(0, rows, PART_ROWS):
         numbers = range(start, min(start + PART_ROWS, rows))
         names = [f"line{one % 7}/{one // 1000:06d}/{one:09d}.jpg" for one in numbers]
@@ -105,6 +105,7 @@ def _parts(rows: int, rng: np.random.Generator) -> Iterator[pa.Table]:
                     for name in ("label", "abnormal", "mask", "error")
                 },
                 "scored_at": pa.array(np.zeros(len(names), np.int64), pa.timestamp("us", "UTC")),
+                "model": [model] * len(names),
             },
             schema=SCHEMA,
         )

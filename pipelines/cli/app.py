@@ -25,6 +25,7 @@ from pipelines.cli.options import (
     words,
 )
 from pipelines.cli.program import Program
+from pipelines.cli.publish import add_commands as add_publishing_commands
 from pipelines.cli.tables import add_commands as add_table_commands
 from pipelines.console.progress import STOPPED, say
 from pipelines.console.signals import Stopped, end, stops_and_resumes, stops_promptly
@@ -243,6 +244,7 @@ def score(
 
 
 add_table_commands(app)
+add_publishing_commands(app)
 
 
 @app.command()

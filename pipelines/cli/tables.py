@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -146,11 +147,24 @@ def report(
 @stops_promptly
 def show(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A saved model or score table.")],
+    ddl: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENGINE",
+            help="Print the statements for a table in athena, trino, spark or duckdb instead.",
+        ),
+    ] = None,
 ) -> None:
     """What a model was trained on and how it is calibrated; how far a table is, what was slow.
 
     Example: ganad show scores
     """
+    if ddl is not None:
+        from ganad.scores.ddl import ddl as statements
+        from ganad.scores.table import ScoreTable
+        from pipelines.console.output import write_statements
+
+        return write_statements(statements(ScoreTable(folder), ddl), sys.stdout)
     from pipelines.cli.show import show as run
 
     run(folder)

@@ -18,7 +18,7 @@ from ganad.errors import ConfigError
 from ganad.storage import files as storage
 
 DRIVER_CPUS = {"index": 0, "train": 0, "score": 0, "show": 0, "detectors": 0, "query": 1}
-DRIVER_CPUS |= {"evaluate": 1, "compare": 1, "report": 1}
+DRIVER_CPUS |= {"evaluate": 1, "compare": 1, "report": 1, "compact": 1, "register": 1}
 """Cores of the command's own process, for each command that can be a job. A command with 0 runs on
 the head, which is not a spot machine, and only waits for Ray's workers. Commands that compute in
 their own process need a core, so they run on a worker machine."""

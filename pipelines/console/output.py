@@ -146,6 +146,13 @@ def write_lines(lines: Iterable[str], out: TextIO) -> None:
         console.print(Text(one_line(line)))
 
 
+def write_statements(text: str, out: TextIO) -> None:
+    """SQL to copy: line by line, never wrapped."""
+    console = terminal(out)
+    for line in text.splitlines():
+        console.print(Text(one_line(line)), soft_wrap=True)
+
+
 def _is_number(value: Any) -> bool:
     return value is None or isinstance(value, int | float | Decimal)
 

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from ganad.archive.parts import ROWS_PER_PART, Part
 from ganad.archive.rows import SCHEMA, Row
 from ganad.errors import TableError
-from ganad.scores.checksums import CheckedFile, to_parquet
+from ganad.scores.checksums import CheckedFile
 from ganad.scores.files import JOB, ScoreFile, list_files, live
+from ganad.scores.parts import read_part, write_part
 from ganad.scores.records import Name
 from ganad.scores.table import SCHEMA as SCORES
 from ganad.scores.table import ScoreTable
@@ -99,8 +100,8 @@ def finish_retry(table: str) -> None:
     for model in sorted({file.model for file in files}):
         results = _Results(file for file in files if file.model == model)
         for file in ScoreTable(table, [model]).files_with_errors():
-            before = CheckedFile(file.uri, file.size).table()
-            storage.write_bytes(file.uri, to_parquet(results.put_into(before)))
+            before, notes = read_part(file)
+            write_part(file, results.put_into(before), notes)
     storage.remove_folder(folder)
 
 
@@ -120,14 +121,13 @@ class _Results:
             file = next(self._files, None)
             if file is None:  # errors that came after the rows were collected
                 break
-            fresh = CheckedFile(file.uri, file.size).table().replace_schema_metadata(None)
-            self._rows = pa.concat_tables([self._rows, fresh])
+            self._rows = pa.concat_tables([self._rows, read_part(file)[0]])
         places = self._places(ids)
         rows = np.arange(len(table))
         rows[failed[places >= 0]] = len(table) + places[places >= 0]
-        both = pa.concat_tables([table.replace_schema_metadata(None), self._rows])
+        both = pa.concat_tables([table, self._rows])
         self._rows = self._rows.slice(max(places, default=-1) + 1)
-        return both.take(rows).replace_schema_metadata(table.schema.metadata)
+        return both.take(rows)
 
     def _places(self, ids: pa.Array) -> np.ndarray:
         """Where the images are among the rows; -1 for one that is not there."""

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import ray
 
-from ganad.scores.checksums import to_parquet
 from ganad.scores.files import ScoreFile
-from ganad.scores.notes import with_note
+from ganad.scores.parts import write_part
 from ganad.scores.rows import score_rows
 from ganad.storage import files as storage
 from ganad.storage.retry import JOB_PATIENCE_S, patiently
@@ -57,8 +56,7 @@ class Scorer(ModelWorker):
                 failures.update(error for error in scored["error"].to_pylist() if error)
             notes.append(note)
             began = time.perf_counter()
-            part = to_parquet(with_note(scored, note))
-            write = functools.partial(storage.write_bytes, file.uri, part)
+            write = functools.partial(write_part, file, scored, [note])
             patiently(write, file.uri, JOB_PATIENCE_S, retried.append)
             write_s += time.perf_counter() - began
         report = {

@@ -13,6 +13,7 @@ from ganad.images.decode import Preprocessing
 from ganad.saved import read_info
 from ganad.scores.checksums import CheckedFile, Damaged
 from ganad.scores.files import ScoreFile
+from ganad.scores.parts import write_schema_mark
 from ganad.scores.records import Job, ManifestFacts, Run, read_runs, write_job, write_run
 from ganad.storage import files as storage
 from pipelines.cluster.connection import Resources
@@ -164,6 +165,7 @@ class Scoring:
                 engine = self.runs[model].engine
                 say(f"{model} goes on with the engine that it began with: {engine}")
             write_run(self.table, self.runs[model])
+            write_schema_mark(self.table, model)
             self._begun.add(model)
 
     def _choose(self, model: str, unit: Unit) -> tuple[str, list[dict[str, Any]]]:

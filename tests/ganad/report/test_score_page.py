@@ -131,7 +131,9 @@ def test_images_that_are_not_shown_are_not_fetched(table, tmp_path, monkeypatch)
     fetched = []
     read = storage.read
     monkeypatch.setattr(
-        load.storage, "read", lambda uri, *span: fetched.append(uri) or read(uri, *span)
+        load.storage,
+        "read",
+        lambda uri, *span, **bounds: fetched.append(uri) or read(uri, *span, **bounds),
     )
     written(table, tmp_path, num_worst=4, provider=None)
     images = [uri for uri in fetched if uri.endswith(".png") and "ground_truth" not in uri]

@@ -69,7 +69,8 @@ def write_table(folder, rows_by_model, *, part_rows=25, run=True, models=(), man
     manifest = manifest or {"uri": f"{folder}/gone", "digest": "d", "images": 1}
     for model, rows in rows_by_model.items():
         for number, start in enumerate(range(0, len(rows), part_rows)):
-            table = pa.Table.from_pylist(rows[start : start + part_rows], schema=SCHEMA)
+            some = [{**row, "model": model} for row in rows[start : start + part_rows]]
+            table = pa.Table.from_pylist(some, schema=SCHEMA)
             storage.write_table(ScoreFile(folder, model, number, number).uri, table)
         failed = sum(row.get("error") is not None for row in rows)
         counts = {"in": len(rows), "scored": len(rows) - failed, "failed": failed}

@@ -64,6 +64,15 @@ def test_a_cut_file_is_found(num, data, tmp_path):
         checked(tmp_path, data[:num]).check()
 
 
+def test_names_that_look_like_checksums_are_kept(tmp_path):
+    names = ["#" * 8, "ganad.footer", "ganad.blocks" * 3, "0" * 24]
+    data = to_parquet(pa.table({"name": names}), {"ganad": "#" * 40 + "ganad.footer"})
+    file = checked(tmp_path, data)
+    file.check()
+    assert file.table()["name"].to_pylist() == names
+    assert file.metadata[b"ganad"] == b"#" * 40 + b"ganad.footer"
+
+
 def test_a_file_of_an_earlier_version_is_read(table, tmp_path):
     pq.write_table(table, tmp_path / "x")
     file = CheckedFile(str(tmp_path / "x"), (tmp_path / "x").stat().st_size)

@@ -4,7 +4,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ganad.scores import notes as history
-from ganad.scores.notes import kinds_of, read_notes, summary, with_note
+from ganad.scores.checksums import to_parquet
+from ganad.scores.notes import kinds_of, read_notes, summary, to_metadata
 from ganad.scores.table import ScoreTable
 from tests.ganad.scores.make_table import MODEL, OTHER, make_rows, write_table
 
@@ -23,7 +24,7 @@ def table(tmp_path):
     write_table(str(tmp_path / "table"), tables, part_rows=4)
     for path in sorted((tmp_path / "table" / f"model={MODEL}").iterdir()):
         rows = pq.read_table(path, partitioning=None)
-        pq.write_table(with_note(rows, {"rows": len(rows)}), path)
+        path.write_bytes(to_parquet(rows, to_metadata([{"rows": len(rows)}])))
     return ScoreTable(str(tmp_path / "table"))
 
 

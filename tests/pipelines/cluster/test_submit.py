@@ -129,7 +129,7 @@ def test_every_parameter_of_a_job_is_known_to_the_package() -> None:
     values = {"abnormal", "bound", "brightness", "budget", "cost", "debug", "detector"}
     values |= {"drop_abnormal", "dry_run", "each", "engine", "ensemble", "fdr", "format_", "gpu"}
     values |= {"memory", "normal", "num_worst", "pixels", "refresh", "retry_failed", "seed", "set_"}
-    values |= {"spill", "top", "where", "workers"}
+    values |= {"spill", "top", "where", "workers", "catalog", "ddl", "mb", "name"}
     handled = {*PLACES, *FILES, "tables_and_sql"}
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for name in DRIVER_CPUS:

@@ -1,0 +1,58 @@
+"""The commands that prepare score tables for other engines: ganad compact, ganad register."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.program import Program
+from pipelines.console.progress import say
+from pipelines.console.signals import stops_promptly
+
+
+def add_commands(program: Program) -> None:
+    """Put the commands under ganad."""
+    for command in (compact, register):
+        program.command()(command)
+
+
+@stops_promptly
+def compact(
+    table: Annotated[str, typer.Argument(help="A score table.")],
+    mb: Annotated[int, typer.Option(min=1, help="Megabytes of a large file, at least.")] = 128,
+) -> None:
+    """Merge the small files of a table into large ones, sorted by score.
+
+    Killed at any moment, it goes on when it is typed again. Other engines should not read the
+    table meanwhile.
+
+    Example: ganad compact scores
+    """
+    from ganad.scores.compact import compact as run
+
+    done = run(table, mb * 2**20, lambda num: say(f"{num:,} rows merged"))
+    say(f"{table}: {done.before:,} files became {done.after:,}")
+
+
+@stops_promptly
+def register(
+    table: Annotated[str, typer.Argument(help="A score table.")],
+    catalog: Annotated[
+        str, typer.Option(metavar="URI", help="Of an Iceberg catalog: http(s)://, sqlite:///, …")
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAMESPACE.TABLE", help="In the catalog. Default: ganad.<folder>."),
+    ] = None,
+) -> None:
+    """Register a table in an Iceberg catalog. The scores stay where they are.
+
+    Again after more was scored or compacted, it brings the catalog up to date.
+
+    Example: ganad register s3://parts/scores --catalog http://catalog:8181 --name night.scores
+    """
+    from ganad.scores.iceberg import register as run
+
+    done = run(table, catalog, name)
+    say(f"{done.name}: {done.num_files:,} files registered, {done.num_added:,} of them now")
