@@ -1,14 +1,52 @@
-"""What the README shows is what happens."""
+"""What the documents show is what happens: commands, flags, links, Python and SQL."""
 
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+import typer.main
 
+from ganad.scores.table import ScoreTable
 from pipelines.cli.app import app
+from tests.ganad.scores.make_table import small_table
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("ganad/**/*.md")),
+    *sorted(ROOT.glob("pipelines/**/*.md")),
+]
+FOREIGN = re.compile(r"(?m)^\s*(ray|pip|pytest|kubectl|python -m pytest) .*$")
+"""Commands of others have flags of their own."""
+
+documents = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
+
+
+def commands() -> dict[str, set[str]]:
+    """Name of each command, groups included ("benchmark scoring") -> its flags."""
+    found: dict[str, set[str]] = {}
+
+    def walk(command: object, name: str) -> None:
+        if hasattr(command, "commands"):
+            for child, inner in command.commands.items():
+                walk(inner, f"{name} {child}".strip())
+        flags = {
+            flag
+            for parameter in command.params  # type: ignore[attr-defined]
+            for flag in (*parameter.opts, *parameter.secondary_opts)
+        }
+        found[name] = flags | {"--help"}
+
+    walk(typer.main.get_command(app), "")
+    return found
+
+
+COMMANDS = commands()
+FLAGS = set().union(*COMMANDS.values())
 
 
 def test_both_set_up_commands_are_shown() -> None:
@@ -32,16 +70,46 @@ def test_the_notebook_lines_run(
     assert (tmp_path / "model" / "model.json").exists()
 
 
+def test_the_sql_runs(tmp_path: Path) -> None:
+    table = ScoreTable(small_table(tmp_path))
+    (block,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+    statements = [one for one in block.split(";") if one.strip()]
+    assert len(statements) == 4
+    for statement in statements:
+        assert len(table.query(statement)) > 0, statement
+
+
 def test_every_command_is_in_the_readme() -> None:
-    for command in app.registered_commands:
-        name = command.name or command.callback.__name__  # type: ignore[union-attr]
-        assert f"ganad {name}" in README, name
+    for name in COMMANDS:
+        if name and " " not in name:
+            assert f"ganad {name}" in README, name
 
 
-def test_every_flag_in_the_readme_exists() -> None:
-    folder = Path(__file__).parents[1] / "pipelines"
-    source = "".join(path.read_text() for path in sorted(folder.rglob("*.py")))
-    own = re.sub(r"(?m)^ray .*$", "", README)  # commands of Ray have flags of their own
-    for flag in set(re.findall(r"(--[a-z][a-z-]+)", own)) - {"--help"}:
-        words = flag.removeprefix("--").replace("-", "_")
-        assert f'"{flag}' in source or f"    {words}: " in source or f"/{flag}" in source, flag
+@documents
+def test_every_command_line_in_a_document_can_be_typed(document: Path) -> None:
+    for line in re.findall(r"(?m)^ganad ([^#\n]*(?:\\\n[^\n]*)*)", document.read_text()):
+        words = line.replace("\\\n", " ").split()
+        if words[0] == "submit" and "--" in words:
+            words = words[words.index("--") + 1 :]
+        name = words[0] if words[0] in COMMANDS else ""
+        if len(words) > 1 and f"{words[0]} {words[1]}" in COMMANDS:
+            name = f"{words[0]} {words[1]}"
+        assert name, f"ganad {line}"
+        for word in words:
+            flag = word.split("=")[0]
+            if flag.startswith("--") and flag != "--":
+                assert flag in COMMANDS[name] | COMMANDS["submit"], f"ganad {line}: {flag}"
+
+
+@documents
+def test_every_flag_in_a_document_exists(document: Path) -> None:
+    own = FOREIGN.sub("", document.read_text())
+    for flag in set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", own)):
+        assert flag in FLAGS or flag in {"--now", "--node"}, flag
+
+
+@documents
+def test_every_link_in_a_document_leads_somewhere(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", document.read_text()):
+        if "://" not in link:
+            assert (document.parent / link).exists(), link
