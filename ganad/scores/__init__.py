@@ -1,1 +1,1 @@
-"""Score tables: rows, SQL over them, notes on errors, their images."""
+"""Score tables: their files and rows, SQL over them, and the images behind the rows."""

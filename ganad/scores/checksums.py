@@ -1,8 +1,8 @@
-"""Score files with checksums in their own Parquet footer, compared whenever they are read.
+"""Writes and reads score files with checksums in their own Parquet footer.
 
-Readers of Parquet do not compare checksums (DuckDB knows none, pyarrow's are off), so a byte that a
-disk or a network changed would be another score. Here every block of BLOCK bytes has a checksum,
-and so has the footer that holds these: a reader needs no more than the blocks that it reads.
+Parquet readers do not compare checksums (DuckDB ignores them, pyarrow does not by default), so a
+byte that a disk or a network changed would silently change a score. Here every block of BLOCK bytes
+has a checksum, and so has the footer that stores them; a read verifies only the blocks it touches.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ BLOCK = 2**16
 _BLOCKS, _FOOTER = b"ganad.blocks", b"ganad.footer"
 _DIGITS = 8
 _UNKNOWN = b"#" * _DIGITS
-"""In the place of the footer's own checksum while that is computed."""
+"""Placeholder for the footer's own checksum while that is computed."""
 _MARK = 16
-"""Characters in front of the footer's checksum, by which its place is found."""
+"""Length of the random mark in front of the footer's checksum, by which the reader finds it."""
 _END = 8
-"""Bytes behind the footer: its length and the magic PAR1."""
+"""Bytes after the footer: its length and the magic PAR1."""
 _AT_ONCE = 2**23
 _TAIL = 2**15
-"""Read at the end of a file at first, which holds the footer of most."""
+"""Bytes read from the end of a file first; most footers fit."""
 
 
 class Damaged(TableError):
-    """A score file is not as it was written."""
+    """A score file differs from what was written."""
 
 
 def to_parquet(
@@ -46,21 +46,23 @@ def to_parquet(
     order: pa.Array | None = None,
     row_group_size: int | None = None,
 ) -> bytes:
-    """A Parquet file with checksums. metadata: pairs for its footer. order: positions of the rows
-    in the order that they are to have."""
+    """Encode a table as a Parquet file with checksums.
+
+    metadata: key-value pairs for the footer. order: row indices in the order to write them.
+    """
     plain = [field.name for field in table.schema if pa.types.is_floating(field.type)]
     coded = [name for name in table.schema.names if name not in plain]
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, table.schema, compression="zstd", use_dictionary=coded) as writer:
         if order is None:
             writer.write_table(table, row_group_size)
-        else:  # a group at a time: the table is large, and there is no room for it twice
+        else:  # one group at a time: a sorted copy of the whole table may not fit in memory
             size = row_group_size or len(order)
             for start in range(0, len(order), size):
                 writer.write_table(table.take(order.slice(start, size)), size)
         blocks = b"".join(_checksums(sink.getvalue()))
         pairs: dict[Any, Any] = {**(metadata or {}), _BLOCKS: blocks}
-        # Random, so that it is found again in a footer with any names and notes in it.
+        # Random, so that no column name or note in the footer contains it by chance.
         mark = secrets.token_hex(_MARK // 2).encode()
         writer.add_key_value_metadata({**pairs, _FOOTER: mark + _UNKNOWN})
     data = sink.getvalue()
@@ -69,13 +71,13 @@ def to_parquet(
 
 
 def _with_own(footer: bytes, mark: bytes, checksum: bytes) -> bytes:
-    """The footer with this checksum behind the mark."""
+    """The footer with this checksum after the mark."""
     place = footer.index(mark) + len(mark)
     return footer[:place] + checksum + footer[place + len(checksum) :]
 
 
 def _footer(data: bytes) -> bytes:
-    """Also the eight bytes behind it."""
+    """The footer and the eight bytes after it."""
     return data[-_END - int.from_bytes(data[-_END:-4], "little") :]
 
 
@@ -88,8 +90,10 @@ def _checksum(data: bytes) -> bytes:
 
 
 class CheckedFile:
-    """A score file of so many bytes; one that an earlier version wrote has no checksums and is read
-    as it is. Threads may share it."""
+    """A score file whose reads are checked; threads may share it.
+
+    Files from versions without checksums are read unchecked. size: bytes of the file.
+    """
 
     def __init__(self, uri: str, size: int) -> None:
         self.uri, self.size = uri, size
@@ -98,10 +102,9 @@ class CheckedFile:
         self._blocks: list[bytes] | None = None
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes of the file, fewer at its end. Raises Damaged, and ArchiveError."""
+        """Read `size` bytes, or fewer at the end of the file. Raises Damaged, and ArchiveError."""
         footer = self._open()
         start = self.size - len(footer)
-        """Where the blocks end and the footer begins."""
         end = min(offset + size, self.size)
         behind = footer[max(0, offset - start) : max(0, end - start)]
         if offset >= start:
@@ -118,15 +121,16 @@ class CheckedFile:
     def table(
         self, columns: Sequence[str] | None = None, filters: pc.Expression | None = None
     ) -> pa.Table:
-        """The rows, or some of the columns and rows. Raises Damaged, and ArchiveError."""
+        """Read the rows, optionally some columns and rows only. Raises Damaged, and
+        ArchiveError."""
         data = io.BytesIO(self.read(0, self.size))
         try:
             return pq.read_table(data, columns=columns and list(columns), filters=filters)
-        except (pa.ArrowException, OSError, ValueError) as error:  # of one without checksums
+        except (pa.ArrowException, OSError, ValueError) as error:  # a file without checksums
             raise Damaged(f"{self.uri}: {error}") from None
 
     def check(self) -> None:
-        """Read all of it, a bit at a time. Raises Damaged, and ArchiveError."""
+        """Read the whole file in chunks. Raises Damaged, and ArchiveError."""
         self._open()
         if self._blocks is None:
             self.table()
@@ -135,11 +139,11 @@ class CheckedFile:
 
     @property
     def metadata(self) -> dict[bytes, bytes]:
-        """Key-value pairs of the footer. Raises Damaged, and ArchiveError."""
+        """The footer's key-value pairs. Raises Damaged, and ArchiveError."""
         return _metadata(self._open(), self.uri)
 
     def _open(self) -> bytes:
-        """The footer, compared with its checksum."""
+        """The verified footer."""
         with self._lock:
             if self._footer is None:
                 footer = self._read_footer()
@@ -150,10 +154,10 @@ class CheckedFile:
     def _read_footer(self) -> bytes:
         tail = self._bytes(max(0, self.size - _TAIL), self.size)
         if len(tail) < _END or tail[-4:] != b"PAR1":
-            raise Damaged(f"{self.uri}: it is not a whole Parquet file")
+            raise Damaged(f"{self.uri}: it is not a complete Parquet file")
         length = int.from_bytes(tail[-_END:-4], "little") + _END
         if length > self.size:
-            raise Damaged(f"{self.uri}: it is not a whole Parquet file")
+            raise Damaged(f"{self.uri}: it is not a complete Parquet file")
         return tail[-length:] if length <= len(tail) else self._bytes(self.size - length, self.size)
 
     def _bytes(self, start: int, end: int) -> bytes:
@@ -164,7 +168,7 @@ class CheckedFile:
 
 
 def _blocks_of(footer: bytes, size: int, uri: str) -> list[bytes] | None:
-    """Checksums of the blocks; None if the file has none."""
+    """The blocks' checksums, or None if the file has none."""
     metadata = _metadata(footer, uri)
     if _FOOTER not in footer and _BLOCKS not in footer:
         return None
@@ -176,7 +180,7 @@ def _blocks_of(footer: bytes, size: int, uri: str) -> list[bytes] | None:
         raise Damaged(f"{uri}: the checksum of its footer differs")
     blocks = [text[i : i + _DIGITS] for i in range(0, len(text), _DIGITS)]
     if len(blocks) != -(-(size - len(footer)) // BLOCK):
-        raise Damaged(f"{uri}: it has another length than when it was written")
+        raise Damaged(f"{uri}: its length has changed since it was written")
     return blocks
 
 

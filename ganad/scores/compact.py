@@ -1,11 +1,10 @@
 """Merges the small files of a score table into large ones, sorted by score.
 
 A scoring job writes one file per unit of work, so a table of a billion images has hundreds of
-thousands. The large file of a run of units is written whole; from that moment it counts and the
-small ones do not (see ganad.scores.files.live), and then they are removed. Killed at any moment,
-the table holds every row once for ganad's own commands, and the same command goes on. Other
-engines that list the folder may see both kinds between the writing and the removal: compact a
-table when nobody reads it with them.
+thousands. Each large file is written atomically and supersedes the small ones it replaces (see
+ganad.scores.files.live), which are then removed. If the command is killed, ganad's own commands
+still see every row once, and the same command continues. Other engines that list the folder may see
+both kinds of files for a moment: do not compact a table while they read it.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from ganad.scores.parts import read_part, write_part
 from ganad.storage import files as storage
 
 TARGET_BYTES = 128 * 2**20
-"""Size of a large file, at least, but for the last of a model."""
+"""Minimum size of a large file; the last file of a model may be smaller."""
 
 
 @dataclass(frozen=True)
@@ -46,26 +45,26 @@ def compact(
     files = list_files(uri)
     if not files:
         raise TableError(f"{table} holds no scores: give a folder that ganad score wrote")
-    counting = live(files)
+    current = live(files)
     rows = 0
-    for group in _groups(counting, target_bytes):
+    for group in _groups(current, target_bytes):
         rows += _merge(table, group)
         on_rows(rows)
-    # Also those that an interrupted command left.
-    found = list_files(uri)
-    kept = live(found)
-    for file in found:
+    # An interrupted command may have left superseded files.
+    after = list_files(uri)
+    kept = live(after)
+    for file in after:
         if file not in kept:
             storage.remove(file.uri)
-    return Compacted(len(counting), len(kept))
+    return Compacted(len(current), len(kept))
 
 
 def _groups(files: Sequence[ScoreFile], target_bytes: int) -> Iterator[list[ScoreFile]]:
-    """Files of one model whose units follow each other, about target_bytes together."""
+    """Yield runs of files of one model with consecutive units, about target_bytes per run."""
     group: list[ScoreFile] = []
     for file in files:
         follows = group and file.model == group[-1].model and file.first == group[-1].last + 1
-        full = sum(one.size for one in group) >= target_bytes
+        full = sum(member.size for member in group) >= target_bytes
         if group and (not follows or full):
             if len(group) > 1:
                 yield group
@@ -86,7 +85,7 @@ def _merge(typed: str, group: Sequence[ScoreFile]) -> int:
                 f"then compact"
             ) from None
         tables.append(rows)
-        # The note keeps the name of the file it was written in.
+        # Each note keeps the name of its original file.
         notes += [{"part": file.name, **note} for note in work]
     merged = pa.concat_tables(tables)
     first = group[0]

@@ -1,4 +1,4 @@
-"""The images of some rows of a score table, brought together in a folder to look at."""
+"""Copies or links the images of score table rows into one folder."""
 
 from __future__ import annotations
 
@@ -22,28 +22,27 @@ NEEDED = ("image_id", "uri", "member", "name")
 ROWS_FILE = "rows.csv"
 _BATCH = 16
 _MOST_BYTES = 120
-"""Of a file's name: file systems take 255, and the number is in front of it."""
+"""Longest file name; file systems allow 255 bytes, and a number goes in front."""
 
 
 @dataclass
 class Copies:
-    """What came of copying."""
+    """Result of copy_images."""
 
     num_copied: int = 0
     num_linked: int = 0
     failed: list[str] = field(default_factory=list)
-    """A sentence for each image that could not be copied."""
+    """One sentence per image that could not be copied."""
 
 
 def copy_images(
     table: ScoreTable, rows: Iterable[Mapping[str, Any]], out: str, link: bool = False
 ) -> Copies:
-    """Bring the images of rows into a folder, local or on S3: 0001-name.png in the order of the
-    rows, each image once, and rows.csv, which says what each file is.
+    """Copy the images of rows into a folder, local or on S3, each image once.
 
-    Bytes are those of the image, also of members of tars and rows of Parquet files. link: local
-    files of their own become links instead. Raises ConfigError for a folder that holds files, or a
-    link on S3.
+    Files are named 0001-name.png in the order of the rows; rows.csv lists the row of each file.
+    Members of tars and rows of Parquet files become files, too. link: make symbolic links to local
+    image files instead of copies. Raises ConfigError if the folder holds files, or for links on S3.
     """
     folder = storage.absolute(out)
     if link and storage.is_remote(folder):
@@ -54,17 +53,17 @@ def copy_images(
     result = Copies()
     written: list[dict[str, Any]] = []
     numbered = _numbered(rows)
-    while some := list(islice(numbered, _BATCH)):
+    while batch := list(islice(numbered, _BATCH)):
         to_copy = []
-        for name, row in some:
+        for name, row in batch:
             written.append({"file": name, **row})
             if link and not row["member"] and not storage.is_remote(row["uri"]):
                 _link(row["uri"], folder, name)
                 result.num_linked += 1
             else:
                 to_copy.append((name, row))
-        found = fetch_bytes(table, [row for _, row in to_copy])
-        for (name, row), data in zip(to_copy, found, strict=True):
+        fetched = fetch_bytes(table, [row for _, row in to_copy])
+        for (name, row), data in zip(to_copy, fetched, strict=True):
             if isinstance(data, ArchiveError):
                 result.failed.append(f"{row['name']}: {data}")
                 continue
@@ -75,7 +74,7 @@ def copy_images(
 
 
 def _numbered(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Rows of distinct images with the names of their files."""
+    """Yield the file name and the row of each distinct image."""
     seen: set[str] = set()
     for row in rows:
         if row["image_id"] not in seen:
@@ -84,7 +83,7 @@ def _numbered(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[
 
 
 def _file_name(name: str) -> str:
-    """The last part of a name, with nothing in it that a shell or a file system minds."""
+    """The last part of a name, without characters that are special to shells or file systems."""
     path = PurePosixPath(name)
     stem, suffix = re.sub(r"[^\w.-]", "_", path.stem), re.sub(r"[^\w.]", "", path.suffix)
     while len((stem + suffix).encode()) > _MOST_BYTES:

@@ -1,4 +1,4 @@
-"""Statements that make a score table known to other engines."""
+"""SQL statements that register a score table in other engines."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _columns(types: dict[pa.DataType, str], last: str = "") -> str:
 
 
 def _athena(table: ScoreTable) -> str:
-    # Athena's own name for S3, and a statement to find the partitions.
+    # MSCK REPAIR TABLE makes Athena discover the partitions.
     return (
         f"CREATE EXTERNAL TABLE scores (\n{_columns(_HIVE)}\n)\n"
         f"PARTITIONED BY (model string)\nSTORED AS PARQUET\nLOCATION {quoted(table.uri + '/')};\n"

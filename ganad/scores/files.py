@@ -1,11 +1,11 @@
-"""The files of a score table: their names, and which of them count.
+"""The files of a score table: their names, and which of them are current.
 
-TABLE/_job.json               which images, and how they are cut into units; written first
-TABLE/_manifest/              the list of the images, unless the user named one of his own
+TABLE/_job.json               the manifest's id and the size of a unit; written first
+TABLE/_manifest/              the list of images, unless the user gave a manifest
 TABLE/_runs/MODEL.json        command, counts, versions and timings of a model's run
 TABLE/model=MODEL/part-UNIT.parquet, or part-FIRST-LAST.parquet for several units
 
-Other programs read the folder as a Parquet data set: they skip names that begin with an underscore.
+Other programs can read the folder as a Parquet data set: they skip names that begin with _.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ganad.storage import s3
 
 JOB, RUNS, MANIFEST = "_job.json", "_runs", "_manifest"
 OLD_JOB, OLD_RUN = "job.json", "run.json"
-"""Names that earlier versions gave; such tables are read and resumed."""
+"""Names that earlier versions used; such tables can be read and resumed."""
 
 SCHEMA_MARK = "0-schema"
-"""File without rows in the folder of a model, see ganad.scores.parts.write_schema_mark."""
+"""Name of a file without rows in each model's folder; see ganad.scores.parts.write_schema_mark."""
 
 _MODEL = "model="
 _NAME = re.compile(r"part-(\d{5,})(?:-(\d{5,}))?\.parquet")
@@ -31,7 +31,7 @@ _NAME = re.compile(r"part-(\d{5,})(?:-(\d{5,}))?\.parquet")
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """A Parquet file with the scores that a model gave to the units first..last."""
+    """A Parquet file with one model's scores for the units first..last (inclusive)."""
 
     table: str
     """URI of the table."""
@@ -39,7 +39,7 @@ class ScoreFile:
     first: int
     last: int
     size: int = 0
-    """Bytes, where it is known from a listing: DuckDB asks for it several times a query."""
+    """Bytes, if known from a listing: DuckDB asks for the size several times per query."""
 
     @property
     def name(self) -> str:
@@ -50,7 +50,7 @@ class ScoreFile:
 
     @property
     def path(self) -> str:
-        """Inside the table."""
+        """Path relative to the table."""
         return f"{model_folder(self.model)}/{self.name}"
 
     @property
@@ -63,22 +63,22 @@ class ScoreFile:
 
 
 def model_folder(model: str) -> str:
-    """The folder of a model's parts, inside the table."""
+    """Folder of a model's parts, relative to the table."""
     return f"{_MODEL}{model}"
 
 
 def list_files(table: str) -> list[ScoreFile]:
-    """All files with scores, also superseded ones, by model and unit; writers let a file appear
-    when it is whole. Raises ArchiveError."""
-    found = (_parse(table, path, size) for path, size in _paths(table))
+    """All score files, superseded ones included, sorted by model and unit. Every file is complete,
+    because writers create them atomically. Raises ArchiveError."""
+    parsed = (_parse(table, path, size) for path, size in _paths(table))
     return sorted(
-        (file for file in found if file is not None), key=lambda file: (file.model, file.first)
+        (file for file in parsed if file is not None), key=lambda file: (file.model, file.first)
     )
 
 
 def live(files: Iterable[ScoreFile]) -> list[ScoreFile]:
-    """The files that count. One that holds the units of others supersedes them: files are merged
-    by writing the large one, which takes effect at once, and then removing the small ones."""
+    """The current files: a file supersedes those whose units it contains. Merging writes the large
+    file, which takes effect at once, and then removes the small ones."""
     by_model: dict[str, list[ScoreFile]] = defaultdict(list)
     for file in sorted(files, key=lambda file: (file.model, file.first, -file.last)):
         kept = by_model[file.model]
@@ -88,7 +88,7 @@ def live(files: Iterable[ScoreFile]) -> list[ScoreFile]:
 
 
 def list_models(table: str) -> list[str]:
-    """Models that have a folder in the table, even an empty one."""
+    """Models with a folder in the table, even an empty one."""
     folders = storage.list_folders(table)
     return [name.removeprefix(_MODEL) for name in folders if name.startswith(_MODEL)]
 
@@ -105,7 +105,7 @@ def _parse(table: str, path: str, size: int) -> ScoreFile | None:
 
 
 def _paths(table: str) -> Iterator[tuple[str, int]]:
-    """Paths inside the table, and sizes; on S3 by pages of a thousand keys."""
+    """Yield paths relative to the table, with sizes; S3 is listed in pages of a thousand keys."""
     if storage.is_remote(table):
         _, prefix = s3.split_key(table)
         for files, _ in s3.pages(table, start=_MODEL):

@@ -1,4 +1,4 @@
-"""Registers a score table in an Apache Iceberg catalog; its files stay where they are."""
+"""Registers a score table in an Apache Iceberg catalog without copying its files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMESPACE = "ganad"
 
 @dataclass(frozen=True)
 class Registered:
-    """What is in the catalog now."""
+    """State of the catalog after registering."""
 
     name: str
     num_files: int
@@ -26,10 +26,10 @@ class Registered:
 
 
 def register(table: str, catalog: str, name: str | None = None) -> Registered:
-    """Make the Iceberg table, partitioned by model, or bring it up to date.
+    """Create the Iceberg table, partitioned by model, or bring it up to date.
 
-    catalog: the URI of a REST, Hive or SQL catalog. name: namespace.table in it. Files that were
-    merged meanwhile are replaced: the table is made again, which costs metadata only.
+    catalog: the URI of a REST, Hive or SQL catalog. name: namespace.table in it. If files have been
+    merged since the last time, the Iceberg table is recreated, which only rewrites metadata.
     Raises ConfigError if pyiceberg is not installed or the catalog does not answer, and TableError.
     """
     scores = ScoreTable(table)
@@ -52,7 +52,7 @@ def register(table: str, catalog: str, name: str | None = None) -> Registered:
         iceberg = _open(loaded, identifier)
         if added:
             iceberg.add_files(added)
-    except Exception as error:  # every kind of catalog raises errors of its own
+    except Exception as error:  # each kind of catalog raises its own errors
         line = next((text for text in str(error).splitlines() if text.strip()), "")
         raise ConfigError(
             f"--catalog {catalog} does not take {'.'.join(identifier)} "
@@ -89,8 +89,8 @@ def _load(uri: str, scores: ScoreTable) -> Catalog:
 def _known(catalog: Catalog, identifier: tuple[str, str]) -> set[str]:
     if not catalog.table_exists(identifier):
         return set()
-    found: Any = catalog.load_table(identifier).inspect.files()["file_path"]
-    return set(found.to_pylist())
+    paths: Any = catalog.load_table(identifier).inspect.files()["file_path"]
+    return set(paths.to_pylist())
 
 
 def _open(catalog: Catalog, identifier: tuple[str, str]) -> Any:

@@ -1,7 +1,7 @@
-"""How a score table came about: each part carries a note of the work that made it.
+"""Work notes of a score table: timings and retries of the work that made each part.
 
-A note lies in the part's own Parquet footer, so that it is there exactly when the part is, however
-often the run was killed in between.
+A note is stored in the part's own Parquet footer, so it exists exactly when the part does, even if
+the run was killed in between.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ NUM_SLOWEST = 5
 _KEY = "ganad"
 
 Note = Mapping[str, Any]
-"""rows: images of the part. began, ended: seconds since 1970. score_s: seconds of this model.
-first: name of the first image. host, pid: of the worker; restarted: whether it took the place of
-one that died. In the part of a unit's first model also decode_s, and retries: reason -> fetches
-that were repeated."""
+"""Keys: rows (images in the part); began, ended (seconds since 1970); score_s (seconds that this
+model took); first (name of the first image); host, pid (the worker); restarted (True if the worker
+replaced one that died). The note of a unit's first model also has decode_s, and retries (reason ->
+number of repeated fetches)."""
 
 
 def to_metadata(notes: Sequence[Note]) -> dict[str, str]:
-    """Key-value pairs for the footer of a part."""
+    """Key-value pairs for a part's footer."""
     return {_KEY: json.dumps(notes[0] if len(notes) == 1 else list(notes))}
 
 
 def from_metadata(metadata: Mapping[bytes, bytes]) -> list[dict[str, Any]]:
-    """The inverse; [] for a part that has no note."""
-    found = json.loads(metadata.get(_KEY.encode(), b"[]"))
-    return [found] if isinstance(found, dict) else list(found)
+    """The inverse of to_metadata; [] for a part without a note."""
+    notes = json.loads(metadata.get(_KEY.encode(), b"[]"))
+    return [notes] if isinstance(notes, dict) else list(notes)
 
 
 def read_notes(table: ScoreTable) -> list[dict[str, Any]]:
-    """The notes of all parts, with their `part` and `model`; reads footers, no rows. Parts that
-    have none are left out. Raises ArchiveError."""
+    """The notes of all parts, with `part` and `model` added. Reads footers only. Raises
+    ArchiveError."""
     with ThreadPoolExecutor(16) as pool:
-        found = pool.map(_read, table.parts.values())
-        return [note for notes in found for note in notes]
+        notes_by_part = pool.map(_read, table.parts.values())
+        return [note for notes in notes_by_part for note in notes]
 
 
 def _read(file: ScoreFile) -> list[dict[str, Any]]:
@@ -59,12 +59,12 @@ def _read(file: ScoreFile) -> list[dict[str, Any]]:
 
 
 def summary(notes: Sequence[Note]) -> dict[str, Any]:
-    """What the notes of a table tell together; {} without any.
+    """Summary of a table's notes; {} without any.
 
     stages: images and seconds, summed over workers, of decoding and of each model. periods: equal
-    spans from the first to the last moment of work, with images per second in each. slowest: the
-    parts that took longest for an image. retries: reason -> fetches that were repeated. restarts:
-    workers that took the place of one that died, and did work.
+    spans from the start to the end of the work, with images per second in each. slowest: the parts
+    with the most seconds per image. retries: reason -> number of repeated fetches. restarts:
+    workers that replaced one that died, and did work.
     """
     decoded = [note for note in notes if "decode_s" in note]
     if not decoded:
@@ -96,8 +96,8 @@ def _stage(notes: Sequence[Note], key: str) -> dict[str, Any]:
 
 
 def _periods(notes: Sequence[Note]) -> list[dict[str, Any]]:
-    """Images per second over time, in periods of a second or more. A part's images count evenly
-    from its beginning to its end."""
+    """Images per second over time, in periods of a second or more. A part's images are spread
+    evenly over the time that the part took."""
     began, ended = min(note["began"] for note in notes), max(note["ended"] for note in notes)
     num = min(NUM_PERIODS, max(1, int(ended - began)))
     span = max(ended - began, 1e-3) / num
@@ -107,11 +107,11 @@ def _periods(notes: Sequence[Note]) -> list[dict[str, Any]]:
         images = sum(note["rows"] * _share(note, start, end) for note in notes)
         moment = datetime.fromtimestamp(start, UTC).isoformat(timespec="seconds")
         periods.append({"from": moment, "seconds": round(span, 3), "images_per_s": images / span})
-    return [{**one, "images_per_s": round(one["images_per_s"], 1)} for one in periods]
+    return [{**period, "images_per_s": round(period["images_per_s"], 1)} for period in periods]
 
 
 def _share(note: Note, start: float, end: float) -> float:
-    """How much of a part's work fell between two moments."""
+    """The fraction of a part's work that fell between two moments."""
     length = max(note["ended"] - note["began"], 1e-6)
     inside = min(end, note["began"] + length) - max(start, note["began"])
     return max(0.0, inside) / length
@@ -142,7 +142,7 @@ def _slowest(notes: Iterable[Note]) -> list[dict[str, Any]]:
 
 
 def kinds_of(failures: Mapping[str, int]) -> dict[str, int]:
-    """Error texts and their numbers -> kinds of error, which are the words before a colon."""
+    """Sum the counts of error texts by kind, most frequent first."""
     kinds: Counter[str] = Counter()
     for text, num in failures.items():
         kinds[kind_of(text)] += num
@@ -150,5 +150,5 @@ def kinds_of(failures: Mapping[str, int]) -> dict[str, int]:
 
 
 def kind_of(error: str) -> str:
-    """What kind of error a text is: `cannot be fetched: ...` says why after what."""
+    """The kind of an error text: the words before the colon, as in `cannot be fetched: timeout`."""
     return error.split(":")[0]

@@ -1,7 +1,7 @@
-"""Files that a query may read, as a filesystem for DuckDB in which there is nothing else.
+"""A read-only filesystem for DuckDB that holds only the files a query may read.
 
-Allowing DuckDB the table's folder would let COPY write into it. Here there is nothing to write to,
-and local tables and tables on S3 take the same way.
+Giving DuckDB access to the table's folder would let COPY write into it. This filesystem cannot be
+written, and serves local tables and tables on S3 alike.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ganad.storage.private import PrivateFolder
 
 @dataclass(frozen=True)
 class PartFile:
-    """Where a file lies and its bytes, known from the listing: DuckDB asks for the size of every
-    part several times in a query."""
+    """Location and size of a file. The size comes from the listing, because DuckDB asks for it
+    several times per query."""
 
     uri: str
     size: int
     checked: bool = True
-    """True for files that ganad score wrote: their checksums are compared."""
+    """True for files that ganad score wrote, whose checksums are compared."""
 
     def open(self) -> CheckedFile | PlainFile:
         return CheckedFile(self.uri, self.size) if self.checked else PlainFile(self.uri)
@@ -38,17 +38,17 @@ class PartFile:
 
 @dataclass(frozen=True)
 class PlainFile:
-    """A file of somebody else's."""
+    """A file that ganad did not write, read without checksums."""
 
     uri: str
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes of the file, fewer at its end. Raises ArchiveError."""
+        """Read `size` bytes, or fewer at the end of the file. Raises ArchiveError."""
         return storage.read_bytes(self.uri, offset, size)
 
 
 class PartFiles(AbstractFileSystem):
-    """Files by name; each is read as scores://name."""
+    """The files by name; DuckDB reads each as scores://name."""
 
     protocol = "scores"
     cachable = False
@@ -57,16 +57,17 @@ class PartFiles(AbstractFileSystem):
         super().__init__()
         self.parts = dict(parts)
         self.spill = spill
-        """Kept for as long as DuckDB keeps this filesystem, which is as long as the connection."""
+        """DuckDB's temporary folder. A reference is held here because this object lives exactly as
+        long as the connection."""
         self.failure: ArchiveError | None = None
-        """The error behind DuckDB's, which holds a whole traceback as text."""
+        """The original error; DuckDB's own holds a whole traceback as text."""
         self.damaged: str | None = None
-        """The name of a file that is not as it was written."""
+        """Name of a damaged file."""
         self._open_files: dict[str, CheckedFile | PlainFile] = {}
 
     @classmethod
     def uri(cls, name: str) -> str:
-        """The name as DuckDB knows it."""
+        """The name under which DuckDB reads a file."""
         return f"{cls.protocol}://{name}"
 
     @classmethod
@@ -91,21 +92,21 @@ class PartFiles(AbstractFileSystem):
             self.damaged = name
             raise
         except ArchiveError as error:
-            # Without its frames, which would keep DuckDB's objects alive in a circle.
+            # The traceback is dropped: its frames would keep DuckDB's objects alive in a cycle.
             self.failure = ArchiveError(str(error))
             if error.__cause__ is not None:
                 self.failure.__cause__ = error.__cause__.with_traceback(None)
             raise
 
     def modified(self, path: str) -> datetime:
-        # DuckDB asks so as to trust what it has cached, and a finished part does not change.
+        # DuckDB asks to validate its cache, and a finished part does not change.
         return datetime.fromtimestamp(0, UTC)
 
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
         raise PermissionError("a score table cannot be listed")
 
     def _opened(self, name: str) -> CheckedFile | PlainFile:
-        # DuckDB opens a file several times in a query; its footer is compared once.
+        # DuckDB opens a file several times per query; the footer is verified once.
         return self._open_files.setdefault(name, self._part(name).open())
 
     def _part(self, path: str) -> PartFile:
@@ -116,8 +117,8 @@ class PartFiles(AbstractFileSystem):
 
 
 class _OpenPart:
-    """One open file. DuckDB shares the handle among its threads, each of which seeks and then
-    reads, so every thread has a position of its own."""
+    """One open file. DuckDB's threads share the handle, and each seeks and then reads, so every
+    thread has its own position."""
 
     def __init__(self, files: PartFiles, name: str, file: CheckedFile | PlainFile) -> None:
         self.files, self.name, self.file = files, name, file

@@ -1,4 +1,4 @@
-"""Reads and writes the rows of score files, with the notes of the work that made them."""
+"""Reads and writes the rows of score files, with their work notes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ganad.scores.table import SCHEMA
 from ganad.storage import files as storage
 
 ROWS_PER_GROUP = 2**16
-"""Of a file that is sorted: a query for the highest scores reads one group of each file."""
+"""Rows per group in a sorted file; a query for the highest scores reads one group of each file."""
 
 
 def read_part(file: ScoreFile) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """The rows, in the schema of this version, and the notes. Raises Damaged, and ArchiveError."""
+    """Read the rows, in the current schema, and the notes. Raises Damaged, and ArchiveError."""
     checked = CheckedFile(file.uri, file.size)
     return _in_schema(checked.table(), file.model), from_metadata(checked.metadata)
 
 
 def write_part(file: ScoreFile, table: pa.Table, notes: Sequence[Note]) -> int:
-    """Write a file, which appears whole or not at all; returns its bytes. One of several units is
-    sorted by score, highest first. Raises ArchiveError."""
+    """Write a score file atomically and return its size in bytes. A file of several units is sorted
+    by score, highest first. Raises ArchiveError."""
     order = None
     if file.last > file.first:
         # Rows without a score come last.
@@ -37,12 +37,13 @@ def write_part(file: ScoreFile, table: pa.Table, notes: Sequence[Note]) -> int:
 
 
 def write_schema_mark(table: str, model: str) -> None:
-    """Write a Parquet file without rows and without the column `model`, which sorts before the
-    parts of a model's folder.
+    """Write a Parquet file without rows and without the column `model` that sorts before the other
+    files in a model's folder.
 
-    pyarrow takes the schema of a folder from its first file, and refuses it if the type of `model`
-    in it is not what it makes of the folder's name: a string for a data set, a dictionary for
-    pandas. Iceberg wants the column in each part. So the first file lacks it.
+    pyarrow takes a folder's schema from its first file, and rejects the folder if the column
+    `model` has another type than the one pyarrow derives from the folder's name (string for a data
+    set, dictionary for pandas). Iceberg needs the column in each part, so only the first file lacks
+    it.
     """
     uri = storage.join(table, model_folder(model), SCHEMA_MARK)
     if not storage.exists(uri):
@@ -51,7 +52,7 @@ def write_schema_mark(table: str, model: str) -> None:
 
 
 def _in_schema(table: pa.Table, model: str) -> pa.Table:
-    """Parts of earlier versions have no column model."""
+    """Add the column `model`, which parts of earlier versions lack."""
     table = table.replace_schema_metadata(None)
     if "model" not in table.schema.names:
         table = table.append_column("model", pa.array([model] * len(table), pa.string()))

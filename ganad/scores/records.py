@@ -1,4 +1,4 @@
-"""What a score table says of itself: the job that it belongs to, and a run for each model."""
+"""Records stored in a score table: its job, and the last run of each model."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ _AGAIN = "remove it, and run the same ganad score again"
 
 
 class Job(Record):
-    """_job.json: which images are scored, and how they are cut into units. Written once."""
+    """_job.json: the images to score and the size of a unit. Written once."""
 
     format: Literal[1] = 1
     manifest: Name
-    """The id of the images' manifest, which stays the same when images are added to it."""
+    """Id of the manifest; it stays the same when images are added."""
     rows_per_unit: UnitRows
 
 
 class ManifestFacts(Record):
-    """Where the manifest is, and what it held when the run finished."""
+    """Location of the manifest, and its contents when the run finished."""
 
     uri: Text
     digest: Text | None = None
     images: NonNegativeInt | None = None
     damaged: NonNegativeInt = 0
-    """Shards."""
+    """Number of damaged shards."""
 
 
 class Run(Record):
-    """_runs/MODEL.json: what the last run of a model did. Written when it begins to score, and
-    again, with counts, when every image is in the table."""
+    """_runs/MODEL.json: the last run of a model. Written when scoring starts, and again, with
+    counts, when every image is in the table."""
 
     format: Literal[1] = 1
     model: Name
@@ -56,14 +56,14 @@ class Run(Record):
     finished_at: datetime | None = None
     manifest: ManifestFacts | None = None
     engine: Text = "eager"
-    """What runs the forward pass. A table keeps the engine that a model began with."""
+    """The engine of the forward pass. A table keeps the engine that a model started with."""
     engine_trials: list[dict[str, Any]] = []
-    """How the engines did on the first images; see ganad.engines.trial."""
+    """Results of the engines on the first images; see ganad.engines.trial."""
     counts: Counts = {}
-    """in (rows), distinct (images), scored, failed."""
+    """Keys: in (rows), distinct (images), scored, failed."""
     failure_kinds: Counts = {}
     failures: Counts = {}
-    """Error texts, the most frequent ones."""
+    """The most frequent error texts, with their counts."""
     work: dict[str, Any] = {}
     """See ganad.scores.notes.summary."""
     timings: dict[str, Any] = {}
@@ -80,7 +80,7 @@ class Run(Record):
 
 
 class OldJob(Record):
-    """job.json of earlier versions: first_part while the images were listed, manifest and images
+    """job.json of earlier versions. It held first_part during the listing, and manifest and images
     afterwards."""
 
     models: list[Name]
@@ -119,7 +119,7 @@ class _OldRun(Record):
 
 
 def read_job(table: str) -> Job | None:
-    """The job of a table; None if it has none, or one of an earlier version. Raises TableError."""
+    """The table's job, or None if it has none or one of an earlier version. Raises TableError."""
     return _read(table, JOB, Job, _FRESH)
 
 
@@ -129,7 +129,7 @@ def write_job(table: str, job: Job) -> None:
 
 
 def read_runs(table: str) -> dict[str, Run]:
-    """The last run of each model, by model. Raises TableError for a file that is damaged."""
+    """The last run of each model, by model. Raises TableError for a damaged file."""
     old = _read(table, OLD_RUN, _OldRun, _AGAIN)
     runs = {} if old is None else {run.model: run for run in old.runs()}
     for name in storage.list_names(storage.join(table, RUNS)):
@@ -146,12 +146,12 @@ def write_run(table: str, run: Run) -> None:
 
 
 def read_old_job(table: str) -> OldJob | None:
-    """The job of a table that an earlier version began. Raises TableError."""
+    """The job of a table that an earlier version started. Raises TableError."""
     return _read(table, OLD_JOB, OldJob, _FRESH)
 
 
 def replace_old(table: str, job: Job) -> None:
-    """Write records that an earlier version made in the way of this one, if there are any."""
+    """Convert an earlier version's records, if there are any, to the current format."""
     if not {OLD_JOB, OLD_RUN} & set(storage.list_names(table)):
         return
     for run in read_runs(table).values():

@@ -1,4 +1,4 @@
-"""Images of a score table, fetched again: to look at them, or for the maps that a table lacks."""
+"""Fetches the images of a score table again, to show them or to compute anomaly maps."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from ganad.storage import files as storage
 from ganad.storage.reasons import translated
 
 _FETCHERS = 8
+_PLACE_UNKNOWN = "its place in the file is not known: the manifest is gone"
 Row = Mapping[str, Any]
 MapImages = Callable[[Sequence[Row]], list[np.ndarray | None]]
 """Rows of a score table -> anomaly maps, each (h, w), larger = more anomalous, or None."""
 Provider = Callable[[ScoreTable, str], MapImages]
-"""A table and the id of one of its models -> what computes maps with that model."""
+"""A table and the id of one of its models -> the function that computes maps with that model."""
 
 
 def model_path(table: ScoreTable, model_id: str) -> str:
-    """Where the run loaded this model from. Raises ModelError if the table does not say."""
+    """The path from which the run loaded this model. Raises ModelError if the table has no record
+    of it."""
     if model_id in table.runs:
         return table.runs[model_id].path
     raise ModelError(
@@ -39,8 +41,8 @@ def model_path(table: ScoreTable, model_id: str) -> str:
 
 
 def calibration_of(table: ScoreTable, model_id: str) -> Calibration | None:
-    """The calibration in the model's folder; None if it has none, or the folder is gone or holds
-    another model now. Reads two small files and no weights."""
+    """The calibration in the model's folder; None if it has none, or if the folder is gone or holds
+    another model now. Reads two small files, not the weights."""
     try:
         path = model_path(table, model_id)
         if storage.read_json(storage.join(path, "model.json")).get("id") != model_id:
@@ -52,16 +54,16 @@ def calibration_of(table: ScoreTable, model_id: str) -> Calibration | None:
 
 
 def num_calibration_of(table: ScoreTable, model_id: str) -> int | None:
-    """Calibration images of a model; None if it has none or its folder is gone."""
+    """Number of calibration images of a model; None if it has none or its folder is gone."""
     calibration = calibration_of(table, model_id)
     return None if calibration is None else len(calibration)
 
 
 def map_provider(table: ScoreTable, model_id: str) -> MapImages:
-    """Load the model that scored the table; the result computes maps with it.
+    """Load the model that scored the table and return the function that computes its maps.
 
-    Raises NoMapsError if its detector makes none, ModelError if the model is gone or another one is
-    in its place now.
+    Raises NoMapsError if its detector makes no maps, ModelError if the model is gone or has been
+    replaced.
     """
     import torch
 
@@ -88,24 +90,24 @@ def map_provider(table: ScoreTable, model_id: str) -> MapImages:
 
 
 def fetch(table: ScoreTable, rows: Sequence[Row], preprocessing: Preprocessing) -> list[Decoded]:
-    """The images of these rows, decoded; what cannot be had has an error, as when scoring."""
+    """Fetch and decode the images of these rows; unavailable images get an error, as in scoring."""
     places = _places(table, rows)
-    found = [i for i, place in enumerate(places) if place is not None]
-    images = load_images([places[i] for i in found], [preprocessing])  # type: ignore[misc]
-    result = [failed("its place in the file is not known, for the manifest is gone")] * len(rows)
-    for i, one in zip(found, images, strict=True):
-        result[i] = one[0]
+    known = [i for i, place in enumerate(places) if place is not None]
+    images = load_images([places[i] for i in known], [preprocessing])  # type: ignore[misc]
+    result = [failed(_PLACE_UNKNOWN)] * len(rows)
+    for i, views in zip(known, images, strict=True):
+        result[i] = views[0]
     return result
 
 
 def fetch_bytes(table: ScoreTable, rows: Sequence[Row]) -> Iterator[bytes | ArchiveError]:
-    """The bytes of these rows' images as they are stored, or why they are not available; those on
-    S3 are fetched a few at a time."""
+    """Yield the stored bytes of each row's image, or the error if they are unavailable. Images on
+    S3 are fetched in parallel."""
 
     def fetched(place: Mapping[str, Any] | None) -> bytes | ArchiveError:
         try:
             if place is None:
-                raise ArchiveError("its place in the file is not known: the manifest is gone")
+                raise ArchiveError(_PLACE_UNKNOWN)
             return _bytes(place)
         except ArchiveError as error:
             return error
@@ -135,8 +137,8 @@ def _bytes(place: Mapping[str, Any]) -> bytes:
 
 
 def _places(table: ScoreTable, rows: Sequence[Row]) -> list[dict[str, Any] | None]:
-    """uri, offset, size and column of each row. A score table carries the first only, so those of
-    members of tars and Parquet files are looked up in the manifest."""
+    """uri, offset, size and column of each row. A score table stores the uri only, so the others
+    are looked up in the manifest for members of tars and Parquet files."""
     members = [row for row in rows if row["member"]]
     known = _members(table, members) if members else {}
     return [
@@ -150,15 +152,15 @@ def _places(table: ScoreTable, rows: Sequence[Row]) -> list[dict[str, Any] | Non
 def _members(table: ScoreTable, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     try:
         manifest = open_manifest(table.manifest_uri)
-        # Rows of one tar lie together, so the condition on uri skips most row groups unread.
+        # Rows of one tar are adjacent, so the condition on uri skips most row groups unread.
         wanted = pc.field("uri").isin(list({row["uri"] for row in rows})) & pc.field(
             "image_id"
         ).isin([row["image_id"] for row in rows])
         columns = ["image_id", "uri", "offset", "size", "column"]
-        found = pa.concat_tables(
+        places = pa.concat_tables(
             storage.read_table(part.uri, columns, wanted) for part in manifest.parts
         )
     except (ArchiveError, OSError):
         return {}
-    # A link that leads out of its shard has no bytes there.
-    return {row["image_id"]: row for row in found.to_pylist() if row["offset"] is not None}
+    # A link that points out of its shard has no bytes in it.
+    return {row["image_id"]: row for row in places.to_pylist() if row["offset"] is not None}

@@ -1,4 +1,4 @@
-"""Rows of a manifest and their decoded images -> rows of a score table."""
+"""Makes rows of a score table from rows of a manifest and their decoded images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CARRIED = ("image_id", "uri", "member", "name", "label", "abnormal", "mask")
 def score_rows(
     model: Model, rows: Sequence[Mapping[str, Any]], decoded: Sequence[Decoded]
 ) -> pa.Table:
-    """One row of the score table for each row given; what has no score has an error."""
+    """Score the images; one row of the result per row given. A row without a score has an error."""
     scores = model.score_decoded(decoded, [row["image_id"] for row in rows])
     now = datetime.now(UTC)
     finite = np.isfinite(scores.score)
@@ -29,10 +29,10 @@ def score_rows(
     ]
     columns: dict[str, list[Any]] = {key: [row[key] for row in rows] for key in CARRIED}
     columns["width"] = [
-        None if error else one.width for one, error in zip(decoded, errors, strict=True)
+        None if error else image.width for image, error in zip(decoded, errors, strict=True)
     ]
     columns["height"] = [
-        None if error else one.height for one, error in zip(decoded, errors, strict=True)
+        None if error else image.height for image, error in zip(decoded, errors, strict=True)
     ]
     columns["score"] = [
         float(s) if good else None for s, good in zip(scores.score, finite, strict=True)

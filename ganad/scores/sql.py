@@ -1,4 +1,4 @@
-"""SQL over the Parquet parts of score tables, in a DuckDB that can read these and nothing else."""
+"""Runs SQL over score tables in a DuckDB that can read nothing else."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ SAME_COMMAND = "run the same ganad score command again, which scores its images 
 
 
 class Session:
-    """An in-memory DuckDB with the views `scores`, lazy, filters pushed down into the parts, and
-    `parts`, the same with the column filename.
+    """An in-memory DuckDB with the view `scores` over a table's Parquet parts, and the view
+    `parts`, which has the column filename as well.
 
-    SQL in it reaches no other file, local or remote, and can write none, except for what DuckDB
-    itself spills into a temporary folder; its settings cannot be changed. One result is read at a
-    time, and a signal ends it. Errors are TableError, beginning with what the user typed.
+    Filters are pushed down into the parts. SQL cannot read or write any other file, local or
+    remote, or change settings; only DuckDB itself spills into a temporary folder. One result is
+    read at a time, and a signal interrupts it. Errors are TableError and begin with what the user
+    typed.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Session:
         self._files = PartFiles({}, self._database.spill)
         self.connection.register_filesystem(self._files)
         self.connection.execute("SET TimeZone = 'UTC'")
-        # Without it every query reads the parts' footers again.
+        # Otherwise every query would read the parts' footers again.
         self.connection.execute("SET parquet_metadata_cache = true")
         with self._translated():
             source = self._source("", parts)
@@ -72,20 +73,20 @@ class Session:
         self.connection.execute("SET lock_configuration = true")
 
     def add_name(self, view: str) -> None:
-        """Another name of the view `scores`."""
+        """Add another name for the view `scores`."""
         self._execute(f"CREATE VIEW {identifier(view)} AS SELECT * FROM scores")
 
     def add_table(self, view: str, parts: Mapping[str, PartFile]) -> None:
-        """Make the parts of another score table a view of this name."""
+        """Add a view over the parts of another score table."""
         with self._translated():
             source = self._source(f"{view}/", parts)
             self._execute(f"CREATE VIEW {identifier(view)} AS SELECT {self._names} FROM {source}")
         self.views.append(view)
 
     def add_file(self, view: str, typed: str) -> None:
-        """Make a CSV, JSON or Parquet file, local or on S3, a view of this name.
+        """Add a view over a CSV, JSON or Parquet file, local or on S3.
 
-        Raises ConfigError for a file of another kind or one that cannot be read.
+        Raises ConfigError for another kind of file or one that cannot be read.
         """
         uri = storage.absolute(typed)
         reader = _READERS.get(PurePosixPath(uri).suffix.lower())
@@ -106,7 +107,7 @@ class Session:
         self.views.append(view)
 
     def _source(self, prefix: str, parts: Mapping[str, PartFile]) -> str:
-        """SQL that reads the parts of a table, which are files of the session from now on."""
+        """Add the parts of a table to the session's files and return SQL that reads them."""
         self._files.parts.update({f"{prefix}{part}": file for part, file in parts.items()})
         listed = ", ".join(quoted(PartFiles.uri(f"{prefix}{part}")) for part in parts)
         return f"read_parquet([{listed}], hive_partitioning = true, hive_types_autocast = false)"
@@ -119,7 +120,7 @@ class Session:
         self._database.run(lambda: self.connection.execute(sql))
 
     def query(self, sql: str, *parameters: Any) -> pa.Table:
-        """The result of our own SQL, in memory; parameters are $1, $2 …"""
+        """The result of ganad's own SQL, in memory; parameters are $1, $2 …"""
         schema, batches = self.stream(sql, *parameters)
         return pa.Table.from_batches(list(batches), schema)
 
@@ -133,8 +134,8 @@ class Session:
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """The result of SQL, batch by batch.
 
-        shown: the user's SQL as error messages name it; errors are then QueryError. into: who takes
-        the rows; types that it cannot hold become text (see ganad.scores.values).
+        shown: the user's SQL as error messages show it; errors are then QueryError. into: the
+        consumer of the rows; types that it cannot hold become text (see ganad.scores.values).
         """
         with self._translated(shown):
             if shown is not None:
@@ -166,7 +167,7 @@ class Session:
 
     @contextmanager
     def _translated(self, shown: str | None = None) -> Iterator[None]:
-        """Errors of DuckDB, and of Arrow while it streams, as sentences."""
+        """Translate errors of DuckDB, and of Arrow during streaming, into one sentence each."""
         try:
             yield
         except (duckdb.Error, OSError, pa.ArrowException) as error:
@@ -182,11 +183,11 @@ class Session:
             if isinstance(error, duckdb.OutOfMemoryException):
                 raise QueryError(
                     f"{self.typed if shown is None else shown}: needs more memory or disk than it "
-                    f"may take ({message}): give more by --memory and --spill, or ask for less"
+                    f"may use ({message}): allow more with --memory and --spill, or ask for less"
                 ) from None
             if shown is None:
                 raise TableError(
-                    f"{self.typed} holds parts that are not those of a score table ({message}): "
+                    f"{self.typed} holds files that are not parts of a score table ({message}): "
                     f"score into a fresh folder"
                 ) from None
             one = len(self.views) == 1
@@ -196,7 +197,7 @@ class Session:
             ) from None
 
     def _damaged_part(self, error: Exception) -> str | None:
-        """The part that DuckDB could not read; None if the fault lies elsewhere."""
+        """The part that DuckDB could not read; None if the error has another cause."""
         if self._files.damaged is not None:
             return self._files.damaged
         named = _PART_IN_MESSAGE.search(str(error))
@@ -204,7 +205,7 @@ class Session:
             return named[1]
         if isinstance(error, duckdb.Error) and type(error) is not duckdb.Error:
             return None
-        # Some errors of damaged files have no class of their own and name no file: read them all.
+        # Some errors of damaged files have no specific class and name no file: try every file.
         parts = self._files.parts
         return next((part for part in parts if not _is_readable(parts[part].uri)), None)
 
@@ -219,24 +220,24 @@ def _is_readable(uri: str) -> bool:
 
 
 def _check_reads(statements: list[Any], shown: str) -> None:
-    """Raise QueryError unless the SQL is one question."""
+    """Raise QueryError unless the SQL is a single statement that only reads."""
     if len(statements) != 1:
         raise QueryError(f"{shown} holds {len(statements)} statements: give one SELECT over scores")
     kind = statements[0].type.name
-    # PIVOT without IN is a statement of several, the last of which gives rows.
+    # PIVOT without IN becomes several statements, the last of which returns rows.
     asks = kind == "MULTI" and "QUERY_RESULT" in [
         result.name for result in statements[0].expected_result_type
     ]
     if kind not in _READ and not asks:
         raise QueryError(
-            f"{shown} is a statement of the kind {kind}, and a score table can only be read: "
+            f"{shown} is a {kind} statement, and a score table can only be read: "
             f"give one SELECT over scores"
         )
 
 
 def view_names(paths: Sequence[str]) -> list[str]:
-    """Names of views for tables and files: the last part of each path as SQL takes it without
-    quotes, numbered where two are alike."""
+    """View names for tables and files: the last part of each path, made valid SQL without quotes;
+    duplicates get a number."""
     names: list[str] = []
     for path in paths:
         last = PurePosixPath(path.rstrip("/"))
@@ -252,6 +253,6 @@ def view_names(paths: Sequence[str]) -> list[str]:
 
 
 def shortened(text: str, limit: int) -> str:
-    """Text in one line of at most limit characters."""
+    """The text on one line of at most `limit` characters."""
     text = " ".join(text.split())
     return text if len(text) <= limit else f"{text[: limit - 1]}…"

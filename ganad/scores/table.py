@@ -38,15 +38,15 @@ SCHEMA = pa.schema(
         ("model", pa.string()),
     ]
 )
-"""Columns of a part. `model` is in the folder's name as well, and in that alone in parts of earlier
-versions."""
+"""Columns of a part. `model` is in the folder's name as well; parts of earlier versions have it
+there only."""
 COLUMNS = tuple(SCHEMA.names)
 
 
 class ScoreTable:
     """A score table as it is now: the parts finished so far, local or on S3.
 
-    models: leave out those of other models. Raises TableError unless the folder is a score table
+    models: use only the parts of these models. Raises TableError unless the folder is a score table
     with at least one finished part.
     """
 
@@ -67,7 +67,7 @@ class ScoreTable:
         if begun or list_models(self.uri):
             return (
                 f"{self.typed} has no finished parts yet: wait for ganad score, "
-                f"or run the same command again to go on"
+                f"or run the same command again to continue"
             )
         return (
             f"{self.typed} is not a score table (it holds no folder model=…): "
@@ -76,7 +76,7 @@ class ScoreTable:
 
     @cached_property
     def runs(self) -> dict[str, Run]:
-        """The last run of each model, also of one that has not finished. Raises TableError."""
+        """The last run of each model, unfinished ones included. Raises TableError."""
         return read_runs(self.uri)
 
     @property
@@ -87,7 +87,7 @@ class ScoreTable:
 
     @property
     def manifest_uri(self) -> str:
-        """Where the list of the images is."""
+        """URI of the manifest."""
         run = next((run for run in self.runs.values() if run.manifest is not None), None)
         if run is None or run.manifest is None:
             return storage.join(self.uri, MANIFEST)
@@ -95,30 +95,30 @@ class ScoreTable:
 
     @property
     def last_run(self) -> Run | None:
-        """The run that finished last; None while one has not finished."""
+        """The run that finished last; None while any run is unfinished."""
         if self.unfinished:
             return None
         return max(self.runs.values(), key=lambda run: run.finished_at or run.started_at)
 
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """An in-memory DuckDB with the view `scores` over all parts; see
-        ganad.scores.sql.Session for what it cannot do."""
+        """An in-memory DuckDB with the view `scores` over all parts, restricted as described in
+        ganad.scores.sql.Session."""
         return self.session().connection
 
     def session(self, limits: Limits | None = None) -> Session:
-        """A connection whose errors are sentences; close it after use."""
+        """A connection with readable errors; close it after use."""
         return Session(self.typed, self.part_files, COLUMNS, limits)
 
     @property
     def part_files(self) -> dict[str, PartFile]:
-        """The parts as a session reads them."""
+        """The parts by path, in the form that a session reads."""
         return {path: PartFile(file.uri, file.size) for path, file in self.parts.items()}
 
     def query(self, sql: str, typed: str | None = None) -> pa.Table:
         """The result of one SELECT over the view `scores`, in memory.
 
-        typed is what errors begin with where the user typed only a part of the SQL.
-        Raises QueryError for SQL that is wrong, or that is anything but one SELECT.
+        typed: the text that errors begin with, if the user typed only a part of the SQL.
+        Raises QueryError for invalid SQL, or for anything but one SELECT.
         """
         schema, batches = self.stream(sql, typed)
         return pa.Table.from_batches(list(batches), schema)
@@ -126,8 +126,8 @@ class ScoreTable:
     def stream(
         self, sql: str, typed: str | None = None, *, limits: Limits | None = None
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-        """Like query, some thousand rows at a time, for results larger than memory. limits: memory
-        and disk of the query."""
+        """Like query, but in batches of several thousand rows, for results larger than memory.
+        limits: memory and disk that the query may use."""
         session = self.session(limits)
         try:
             shown = f'"{shortened(sql if typed is None else typed, 100)}"'
@@ -145,7 +145,7 @@ class ScoreTable:
         return schema, closing()
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """By model: rows in it, distinct images among them, scored and failed ones."""
+        """Per model: rows (in), distinct images, scored and failed rows."""
         rows = self.query(
             'SELECT model, count(*) AS "in", count(DISTINCT image_id) AS "distinct", '
             "count(score) AS scored, count(error) AS failed "
@@ -154,7 +154,7 @@ class ScoreTable:
         return {row.pop("model"): row for row in rows}
 
     def failures(self) -> dict[str, int]:
-        """Error text -> images that have it under any model, most frequent first."""
+        """Error text -> number of images that have it under any model, most frequent first."""
         rows = self.query(
             "SELECT error, count(DISTINCT image_id) AS num FROM scores WHERE error IS NOT NULL "
             "GROUP BY error ORDER BY num DESC, error"
@@ -162,18 +162,18 @@ class ScoreTable:
         return {row["error"]: row["num"] for row in rows}
 
     def files_with_errors(self) -> list[ScoreFile]:
-        """The parts in which an image has an error."""
+        """The parts in which at least one image has an error."""
         rows = self.query("SELECT DISTINCT filename FROM parts WHERE error IS NOT NULL")
         names = {PartFiles.name(name) for name in rows["filename"].to_pylist()}
         return [file for path, file in self.parts.items() if path in names]
 
     def check_counts(self, counts: Mapping[str, Mapping[str, int]] | None = None) -> list[str]:
-        """What is wrong with the table, in sentences; empty when every image is there once and
-        the counts are those of its runs. counts: those of counts(), if they are known already."""
+        """Describe each problem of the table in a sentence; empty if every image occurs once and
+        the counts match the runs. counts: the result of counts(), if known already."""
         counts = self.counts() if counts is None else counts
         problems = [
-            f"{model}: {count['in']:,} rows for {count['distinct']:,} images, so some image is "
-            f"there twice"
+            f"{model}: {count['in']:,} rows for {count['distinct']:,} images, so some image occurs "
+            f"twice"
             for model, count in counts.items()
             if count["in"] != count["distinct"]
         ]
@@ -184,7 +184,7 @@ class ScoreTable:
             if count["in"] != count["scored"] + count["failed"]
         ]
         for model in self.unfinished:
-            problems.append(f"{model} has not finished: the same ganad score goes on with it")
+            problems.append(f"{model} has not finished: run the same ganad score again to continue")
         finished = {model: run for model, run in sorted(self.runs.items()) if run.finished}
         most = max((run.counts.get("in", 0) for run in finished.values()), default=0)
         for model, run in finished.items():
@@ -197,13 +197,13 @@ class ScoreTable:
         return problems
 
 
-def _difference(model: str, stored: Counts, found: Mapping[str, int]) -> list[str]:
-    said, here = (
-        [counts.get(key, 0) for key in ("in", "scored", "failed")] for counts in (stored, found)
+def _difference(model: str, recorded: Counts, current: Mapping[str, int]) -> list[str]:
+    before, now = (
+        [counts.get(key, 0) for key in ("in", "scored", "failed")] for counts in (recorded, current)
     )
-    if said == here:
+    if before == now:
         return []
     return [
-        f"{model}: {here[0]:,} rows ({here[1]:,} scored, {here[2]:,} failed) where its run counted "
-        f"{said[0]:,} ({said[1]:,} scored, {said[2]:,} failed)"
+        f"{model}: {now[0]:,} rows ({now[1]:,} scored, {now[2]:,} failed) where its run counted "
+        f"{before[0]:,} ({before[1]:,} scored, {before[2]:,} failed)"
     ]

@@ -1,8 +1,7 @@
-"""Results of DuckDB for others, with nothing lost.
+"""Converts DuckDB results so that no value is lost in Python or Arrow.
 
-Python holds less than DuckDB (no years beyond 9999, infinite dates, 24:00:00), and so does Arrow in
-a Parquet file (no integers of 128 bits, intervals, unions). Columns with such types are turned into
-DuckDB's own text.
+Python cannot hold every DuckDB value (years beyond 9999, infinite dates, 24:00:00), nor can Arrow
+in a Parquet file (128-bit integers, intervals, unions). Columns of such types become DuckDB's text.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ _ISO = r"'^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?)(\+00)?$'"
 
 
 def exact(relation: Any, for_arrow: bool = False) -> Any:
-    """The same rows of a DuckDB relation, with text in place of what Python, or Arrow, cannot hold.
-    Such moments are ISO 8601."""
+    """Replace the columns of a DuckDB relation that Python (or Arrow) cannot hold by text.
+    Timestamps become ISO 8601."""
     kept = _FOR_ARROW if for_arrow else _EXACT
     if all(_type(kind, kept) == str(kind) for kind in relation.types):
         return relation
@@ -41,7 +40,7 @@ def exact(relation: Any, for_arrow: bool = False) -> Any:
 
 
 def _expression(number: int, kind: Any, kept: set[str]) -> str:
-    """The column with this number, from 1, in SQL."""
+    """SQL for the column with this number, starting at 1."""
     wanted = _type(kind, kept)
     if wanted == str(kind):
         return f"#{number}"
@@ -53,7 +52,7 @@ def _expression(number: int, kind: Any, kept: set[str]) -> str:
 
 
 def _type(kind: Any, kept: set[str]) -> str:
-    """The SQL type that holds values of a type without loss: itself, or text."""
+    """The SQL type that holds a type's values without loss: the type itself, or text."""
     if kind.id in kept:
         return str(kind)
     if kind.id in ("list", "array", "struct", "map") and kind.children:

@@ -47,7 +47,7 @@ def test_members_of_tars_are_found_through_the_manifest(image_folder, tmp_path):
         part.unlink()
     lost = fetch(table, rows, SMALL)
     assert {one.error for one in lost} == {
-        "its place in the file is not known, for the manifest is gone"
+        "its place in the file is not known: the manifest is gone"
     }
 
 

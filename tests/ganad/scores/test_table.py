@@ -97,7 +97,7 @@ def test_parts_of_something_else_are_refused(tmp_path):
     place = tmp_path / f"model={MODEL}"
     place.mkdir()
     pq.write_table(pa.table({"x": [1]}), place / "part-000000.parquet")
-    with pytest.raises(TableError, match=r"parts that are not those of a score .*image_id"):
+    with pytest.raises(TableError, match=r"files that are not parts of a score .*image_id"):
         ScoreTable(str(tmp_path)).connect()
 
 
@@ -188,8 +188,8 @@ def test_sql_reads_the_table_and_does_nothing_else(table, tmp_path, sql, way):
 @pytest.mark.parametrize(
     ("sql", "message"),
     [
-        ("DROP VIEW scores", "is a statement of the kind DROP, and a score table can only be read"),
-        ("CREATE TABLE t AS SELECT 1", "of the kind CREATE"),
+        ("DROP VIEW scores", "is a DROP statement, and a score table can only be read"),
+        ("CREATE TABLE t AS SELECT 1", "is a CREATE statement"),
         ("SELECT 1; DROP VIEW scores", "holds 2 statements: give one SELECT"),
         ("-- nothing", "holds 0 statements"),
         ("SELEC 1", 'Parser Error: syntax error at or near "SELEC"'),
@@ -279,7 +279,7 @@ def test_an_image_that_is_there_twice_is_told(tmp_path):
     rows = make_rows()
     folder = write_table(str(tmp_path / "t"), {MODEL: [*rows, rows[5]]})
     assert ScoreTable(folder).check_counts() == [
-        f"{MODEL}: 61 rows for 60 images, so some image is there twice"
+        f"{MODEL}: 61 rows for 60 images, so some image occurs twice"
     ]
 
 
@@ -300,7 +300,7 @@ def test_a_run_that_goes_on_is_told(tmp_path):
     table = ScoreTable(folder)
     assert table.last_run is None
     assert table.check_counts() == [
-        f"{MODEL} has not finished: the same ganad score goes on with it"
+        f"{MODEL} has not finished: run the same ganad score again to continue"
     ]
 
 

@@ -84,7 +84,7 @@ def test_a_table_that_is_being_brought_up_to_date_is_unfinished(
         with pytest.raises(KeyboardInterrupt):
             score([model], [str(archive)], str(table), gpu=False)
     (problem,) = ScoreTable(str(table)).check_counts()
-    assert problem.endswith("has not finished: the same ganad score goes on with it")
+    assert problem.endswith("has not finished: run the same ganad score again to continue")
     score([model], [str(archive)], str(table), gpu=False)
     assert ScoreTable(str(table)).check_counts() == []
 
