@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -22,6 +23,9 @@ from ganad.images.inputs import decoded_batches
 from ganad.saved import REMEDY, WEIGHTS, digest, read_saved, write_saved
 from ganad.storage import files as storage
 
+FEW = 8
+"""Up to so many images, Model.score scores them one by one."""
+
 
 @dataclass
 class ImageScores:
@@ -32,6 +36,7 @@ class ImageScores:
     terms: the parts of the score, each float64 (n,).
     maps: n entries, float32 (h, w) or None.
     errors: n entries, None or why this image has no score.
+    names: n entries, the path of an image (archive.tar#member in a tar), or its number.
     """
 
     score: np.ndarray
@@ -39,9 +44,28 @@ class ImageScores:
     terms: dict[str, np.ndarray]
     maps: list[np.ndarray | None]
     errors: list[str | None]
+    names: list[str]
 
     def __len__(self) -> int:
         return len(self.score)
+
+    def to_arrow(self) -> pa.Table:
+        """A row for each image: name, score, p_value, error, and a column for each term. A score
+        that is missing is null."""
+        columns: dict[str, Any] = {"name": pa.array(self.names, pa.string())}
+        numbers = {"score": self.score, "p_value": self.p_value}
+        numbers |= {name: term for name, term in self.terms.items() if name not in numbers}
+        columns |= {name: pa.array(values, from_pandas=True) for name, values in numbers.items()}
+        errors = pa.array(self.errors, pa.string())
+        return pa.table({**columns, "error": errors})
+
+    def to_pandas(self) -> Any:
+        """The same as a pandas DataFrame. Raises ConfigError without pandas."""
+        try:
+            import pandas  # noqa: F401
+        except ImportError:
+            raise ConfigError("to_pandas needs pandas: pip install pandas") from None
+        return self.to_arrow().to_pandas()
 
     @staticmethod
     def concatenate(parts: Sequence[ImageScores]) -> ImageScores:
@@ -58,10 +82,11 @@ class ImageScores:
             },
             [one for part in parts for one in part.maps],
             [error for part in parts for error in part.errors],
+            [name for part in parts for name in part.names],
         )
 
 
-@dataclass
+@dataclass(repr=False)
 class Model:
     """A detector, its calibration, and the facts of its training."""
 
@@ -72,6 +97,13 @@ class Model:
     saved: Mapping[str, Any] | None = None
     """Of a loaded model, its model.json. A later version of ganad may know more config keys, with
     defaults that change nothing: the model stays the same one."""
+
+    def __repr__(self) -> str:
+        config, calibration = self.detector.config, self.calibration
+        colours = "RGB" if config.channels == 3 else "grey"
+        num = 0 if calibration is None else len(calibration)
+        method = f"calibrated on {num} images" if num else "not calibrated"
+        return f"Model({self.id}, {config.image_size} px {colours}, {method})"
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -123,24 +155,39 @@ class Model:
 
         Arrays and tensors are uint8 in 0..255 or floats in 0..1, shaped (n, c, h, w) or (c, h, w).
         A bad image gets an error, not an exception.
+
+        Up to FEW images are scored one by one, without filling up a batch, so that nobody waits for
+        images that are not there. Their scores equal those of a job to 1e-5 of their size; where
+        they would not (in bfloat16, or on a GPU), the batch is filled up.
         """
-        parts = [
-            self.score_decoded(decoded, ids, maps)
-            for decoded, ids in decoded_batches(images, self.preprocessing)
-        ]
+        detector, parts = self.detector, list[ImageScores]()
+        exact = detector.data_type == torch.float32 and detector.device.type == "cpu"
+        for decoded, ids, names in decoded_batches(images, self.preprocessing):
+            alone = exact and not parts and len(decoded) <= FEW
+            step = 1 if alone else len(decoded)
+            for start in range(0, len(decoded), step):
+                some = slice(start, start + step)
+                scores = self.score_decoded(decoded[some], ids[some], maps, pad=not alone)
+                parts.append(replace(scores, names=names[some]))
         return ImageScores.concatenate(parts)
 
     def score_decoded(
-        self, decoded: Sequence[Decoded], ids: Sequence[str], maps: bool = False
+        self,
+        decoded: Sequence[Decoded],
+        ids: Sequence[str],
+        maps: bool = False,
+        *,
+        pad: bool = True,
     ) -> ImageScores:
-        """Score images that ganad.images.decode has decoded for this model's preprocessing."""
+        """Score images that ganad.images.decode has decoded for this model's preprocessing. Their
+        names are their ids. pad: see Detector.score."""
         good = [i for i, one in enumerate(decoded) if one.image is not None]
         score = np.full(len(decoded), np.nan)
         terms: dict[str, np.ndarray] = {}
         found: list[np.ndarray | None] = [None] * len(decoded)
         if good:
             batch = torch.from_numpy(np.stack([decoded[i].image for i in good]))  # type: ignore[misc]
-            result = self.detector.score(batch, [ids[i] for i in good], maps)
+            result = self.detector.score(batch, [ids[i] for i in good], maps, pad=pad)
             score[good] = result.score
             for name, term in result.terms.items():
                 terms[name] = np.full(len(decoded), np.nan)
@@ -152,7 +199,8 @@ class Model:
             p_value = np.full(len(decoded), np.nan)
         else:
             p_value = self.calibration.p_values(score)
-        return ImageScores(score, p_value, terms, found, [one.error for one in decoded])
+        errors = [one.error for one in decoded]
+        return ImageScores(score, p_value, terms, found, errors, list(ids))
 
     def save(self, folder: str, beside: Mapping[str, bytes] | None = None) -> str:
         """Write the model's folder, and further files by name. Returns the folder's URI."""

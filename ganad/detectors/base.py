@@ -166,9 +166,14 @@ class Detector(nn.Module, Generic[ConfigT]):
         images = images.to(self.device).contiguous(memory_format=torch.channels_last)
         return images.float().div_(127.5).sub_(1.0)
 
+    @property
+    def data_type(self) -> torch.dtype:
+        """The type that forward passes compute in where the networks are."""
+        return data_type(self.config.precision, self.device)
+
     def autocast(self) -> torch.autocast:
         """The configured precision, on the device where the networks are."""
-        half = data_type(self.config.precision, self.device) == torch.bfloat16
+        half = self.data_type == torch.bfloat16
         return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
     @contextmanager
@@ -198,11 +203,22 @@ class Detector(nn.Module, Generic[ConfigT]):
         another, or without patches the images themselves."""
         return images if self.config.patch is None else patches.cut(images, self.config.patch)
 
-    def score(self, images: Tensor, ids: Sequence[str] | None = None, maps: bool = False) -> Scores:
-        """Score uint8 images (n, c, h, w), n >= 1, any n; with patches, each by its windows."""
+    def score(
+        self,
+        images: Tensor,
+        ids: Sequence[str] | None = None,
+        maps: bool = False,
+        *,
+        pad: bool = True,
+    ) -> Scores:
+        """Score uint8 images (n, c, h, w), n >= 1, any n; with patches, each by its windows.
+
+        pad: fill the last batch up to scoring_batch. Without it few images are scored sooner, and
+        their scores may differ in the last bits. An engine always fills up.
+        """
         patch, size = self.config.patch, self.config.image_size
         if patch is None:
-            return self.score_inputs(images, ids, maps)
+            return self.score_inputs(images, ids, maps, pad)
         names = list(ids) if ids is not None else [""] * len(images)
         num = len(corners(size, patch))
         together = max(1, min(GROUP_PATCHES // num, GROUP_PIXELS // size**2))
@@ -212,7 +228,7 @@ class Detector(nn.Module, Generic[ConfigT]):
             windows = [
                 f"{name}#{k}" for name in names[start : start + together] for k in range(num)
             ]
-            parts.append(self._pool(self.score_inputs(group, windows, maps), patch, num))
+            parts.append(self._pool(self.score_inputs(group, windows, maps, pad), patch, num))
         return Scores.concatenate(parts)
 
     def _pool(self, windows: Scores, patch: PatchConfig, num: int) -> Scores:
@@ -229,7 +245,11 @@ class Detector(nn.Module, Generic[ConfigT]):
         return Scores((by_image * shares).sum(1), terms, maps)
 
     def score_inputs(
-        self, images: Tensor, ids: Sequence[str] | None = None, maps: bool = False
+        self,
+        images: Tensor,
+        ids: Sequence[str] | None = None,
+        maps: bool = False,
+        pad: bool = True,
     ) -> Scores:
         """Score uint8 images of the size that the networks see (n, c, s, s), n >= 1, any n."""
         names = list(ids) if ids is not None else [""] * len(images)
@@ -238,8 +258,10 @@ class Detector(nn.Module, Generic[ConfigT]):
         with self.scoring():
             for start in range(0, len(images), self.scoring_batch):
                 end = start + self.scoring_batch
-                batch, num = fixed(images[start:end], self.scoring_batch)
-                batch_names = names[start:end]
+                batch, batch_names = images[start:end], names[start:end]
+                num = len(batch)
+                if pad or self.engine is not None:
+                    batch, num = fixed(batch, self.scoring_batch)
                 batch_names += batch_names[-1:] * (len(batch) - num)
                 parts.append(run(batch, batch_names, maps).head(num))
         return Scores.concatenate(parts)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,10 +22,17 @@ BATCH = 256
 """Images decoded at a time, so that a folder of any length fits into memory."""
 
 
-def decoded_batches(
-    images: Any, preprocessing: Preprocessing
-) -> Iterator[tuple[list[Decoded], list[str]]]:
-    """Yield (decoded images, their ids) in batches; raises ConfigError for other kinds of input."""
+class Batch(NamedTuple):
+    """Images that belong together: decoded, their ids, which seed noise, and names for people."""
+
+    images: list[Decoded]
+    ids: list[str]
+    names: list[str]
+    """The path of an image (s3://bucket/key, archive.tar#member), or its number."""
+
+
+def decoded_batches(images: Any, preprocessing: Preprocessing) -> Iterator[Batch]:
+    """Decode images in batches; raises ConfigError for other kinds of input."""
     if isinstance(images, str | os.PathLike):
         yield from _from_paths([os.fspath(images)], preprocessing)
     elif isinstance(images, np.ndarray):
@@ -33,14 +40,14 @@ def decoded_batches(
     elif _is_tensor(images):
         yield from _from_array(images.detach().cpu().numpy(), preprocessing)
     elif isinstance(images, Image.Image):
-        yield [_from_pil(images, preprocessing)], ["0"]
+        yield Batch([_from_pil(images, preprocessing)], ["0"], ["0"])
     elif isinstance(images, Sequence) and all(isinstance(i, str | os.PathLike) for i in images):
         yield from _from_paths([os.fspath(one) for one in images], preprocessing)
     elif isinstance(images, Sequence) and all(isinstance(i, Image.Image) for i in images):
         for start in range(0, len(images), BATCH):
             some = images[start : start + BATCH]
             ids = [str(start + i) for i in range(len(some))]
-            yield [_from_pil(one, preprocessing) for one in some], ids
+            yield Batch([_from_pil(one, preprocessing) for one in some], ids, ids)
     else:
         raise ConfigError(
             f"{type(images).__name__} is no kind of images: give a path, a folder, a list of paths "
@@ -58,10 +65,15 @@ def from_rows(
         yield [one[0] for one in loaded], [row["image_id"] for row in some]
 
 
-def _from_paths(
-    paths: list[str], preprocessing: Preprocessing
-) -> Iterator[tuple[list[Decoded], list[str]]]:
-    yield from from_rows(list_images(paths), preprocessing)
+def _from_paths(paths: list[str], preprocessing: Preprocessing) -> Iterator[Batch]:
+    rows = list_images(paths)
+    while some := list(islice(rows, BATCH)):
+        ((decoded, ids),) = from_rows(some, preprocessing)
+        yield Batch(decoded, ids, [_place(row) for row in some])
+
+
+def _place(row: Mapping[str, Any]) -> str:
+    return row["uri"] if row["member"] is None else f"{row['uri']}#{row['member']}"
 
 
 def _from_pil(image: Image.Image, preprocessing: Preprocessing) -> Decoded:
@@ -81,9 +93,7 @@ def _is_tensor(images: Any) -> bool:
     return torch is not None and isinstance(images, torch.Tensor)
 
 
-def _from_array(
-    array: np.ndarray, preprocessing: Preprocessing
-) -> Iterator[tuple[list[Decoded], list[str]]]:
+def _from_array(array: np.ndarray, preprocessing: Preprocessing) -> Iterator[Batch]:
     if array.ndim == 3:
         array = array[None]
     if array.ndim != 4 or array.shape[1] not in (1, 3):
@@ -104,4 +114,5 @@ def _from_array(
         for one in array[start : start + BATCH]:
             pixels = one[0] if one.shape[0] == 1 else one.transpose(1, 2, 0)
             decoded.append(_from_pil(Image.fromarray(pixels), preprocessing))
-        yield decoded, [str(start + i) for i in range(len(decoded))]
+        ids = [str(start + i) for i in range(len(decoded))]
+        yield Batch(decoded, ids, ids)

@@ -135,7 +135,7 @@ def _load(
         batches = from_rows(table.to_pylist(), preprocessing)
         rows = table.select(["image_id", "name", "label"])
     else:
-        batches = decoded_batches(images, preprocessing)
+        batches = (one[:2] for one in decoded_batches(images, preprocessing))
     decoded: list[Decoded] = []
     ids: list[str] = []
     for batch, its_ids in batches:

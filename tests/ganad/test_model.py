@@ -58,6 +58,32 @@ def test_paths_images_arrays_and_tensors_score_alike(model: Model, tmp_path: Pat
         np.testing.assert_array_equal(model.score(given).score, expected)
     np.testing.assert_array_equal(model.score(images[0]).score, expected[:1])
     np.testing.assert_array_equal(model.score(paths[0]).score, expected[:1])
+    names = [str(path) for path in paths]
+    assert model.score(paths).names == names
+    assert model.score(images).names == ["0", "1", "2"]
+
+
+def test_few_images_score_as_in_a_full_batch(model: Model) -> None:
+    images = [picture(seed) for seed in range(40)]
+    together = model.score(images)
+    for num in (1, 3):
+        few = model.score(images[:num])
+        np.testing.assert_allclose(few.score, together.score[:num], rtol=1e-5)
+
+
+def test_scores_become_tables(model: Model, tmp_path: Path) -> None:
+    picture(0).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"garbage")
+    scores = model.score(str(tmp_path))
+    frame = scores.to_pandas()
+    assert list(frame.columns) == ["name", "score", "p_value", "latent", "reconstruction", "error"]
+    assert list(frame["name"]) == [str(tmp_path / "bad.png"), str(tmp_path / "good.png")]
+    assert frame["score"].isna().tolist() == [True, False]
+    assert scores.to_arrow()["score"].null_count == 1
+
+
+def test_a_model_is_one_line(model: Model) -> None:
+    assert repr(model) == f"Model({model.id}, 16 px grey, calibrated on 30 images)"
 
 
 def test_a_bad_image_gets_an_error_and_does_not_shift_the_others(

@@ -151,7 +151,11 @@ class Anogan(AdversarialDetector[AnoganConfig]):
         return self.search(images, [""] * len(images)).images
 
     def score_inputs(
-        self, images: Tensor, ids: Sequence[str] | None = None, maps: bool = False
+        self,
+        images: Tensor,
+        ids: Sequence[str] | None = None,
+        maps: bool = False,
+        pad: bool = True,
     ) -> Scores:
         names = list(ids) if ids is not None else [""] * len(images)
         size = QUEUE * self.config.search_batch  # the search itself keeps its batches' shape

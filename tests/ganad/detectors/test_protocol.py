@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from ganad.detectors import DETECTORS, configure
+from ganad.detectors.base import StatisticsDetector
 from ganad.detectors.collapse import MAX_RESETS
 from ganad.errors import ConfigError, TrainingError
+from ganad.training.fit import fit_statistics
 from ganad.training.trainer import Trainer
 from tests.ganad.detectors.small import (
     GRADIENT,
@@ -84,6 +86,22 @@ def test_a_score_depends_on_the_model_and_that_image_alone(case: str, precision:
     stranger = torch.cat([images[:1], torch.full_like(images[:5], 255)])
     beside = model.score(stranger, ["id0", "a", "b", "c", "d", "e"]).score
     np.testing.assert_allclose(beside[0], together[0], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_batch_that_is_not_filled_up_gives_the_same_scores(name: str) -> None:
+    channels = 1 if name in GRADIENT else 3
+    model = small(name, channels=channels, precision="float32")
+    images = random_images(12, channels)
+    if isinstance(model, StatisticsDetector):
+        fit_statistics(model, InMemory(images))
+    model.eval()
+    for num in (1, 3):
+        filled = model.score(images[:num], maps=True)
+        alone = model.score(images[:num], maps=True, pad=False)
+        np.testing.assert_allclose(alone.score, filled.score, rtol=1e-5)
+        for term, values in filled.terms.items():
+            np.testing.assert_allclose(alone.terms[term], values, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("case", [*PLAIN, *MAPPED])

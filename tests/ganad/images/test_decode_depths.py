@@ -115,12 +115,12 @@ def test_a_tiff_that_does_not_say_which_end_is_black_is_an_error(error, pixels):
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_a_pil_image_of_32_bits_is_an_error_too(mode):
-    ((found,), _) = next(decoded_batches(Image.new(mode, (SIZE, SIZE), 200), GREY))
+    ((found,), *_) = next(decoded_batches(Image.new(mode, (SIZE, SIZE), 200), GREY))
     assert "no agreed black and white" in found.error
 
 
 def test_a_pil_image_of_a_mode_that_no_file_has_is_an_error_text():
-    ((found,), _) = next(decoded_batches(Image.new("HSV", (SIZE, SIZE)), GREY))
+    ((found,), *_) = next(decoded_batches(Image.new("HSV", (SIZE, SIZE)), GREY))
     assert found.error == "PIL images of mode HSV are not read; convert it to RGB"
 
 
