@@ -22,6 +22,7 @@ from ganad.images.decode import Decoded, Preprocessing
 from ganad.images.inputs import decoded_batches
 from ganad.saved import REMEDY, WEIGHTS, digest, read_saved, write_saved
 from ganad.storage import files as storage
+from ganad.storage.frames import to_pandas
 
 FEW = 8
 """Up to so many images, Model.score scores them one by one."""
@@ -61,11 +62,7 @@ class ImageScores:
 
     def to_pandas(self) -> Any:
         """The same as a pandas DataFrame. Raises ConfigError without pandas."""
-        try:
-            import pandas  # noqa: F401
-        except ImportError:
-            raise ConfigError("to_pandas needs pandas: pip install pandas") from None
-        return self.to_arrow().to_pandas()
+        return to_pandas(self.to_arrow())
 
     @staticmethod
     def concatenate(parts: Sequence[ImageScores]) -> ImageScores:

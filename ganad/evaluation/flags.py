@@ -1,4 +1,5 @@
-"""Images that a rule flags without labels: a false discovery rate, or a number a night."""
+"""Images that a rule flags without labels: the highest scores, a false discovery rate, or a number
+a night."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from ganad.scores.sql import Session
 from ganad.scores.table import ScoreTable
 from ganad.storage.database import quoted
 
+ORDER = "score DESC NULLS LAST, image_id"
 _BELOW = {"COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO"}
 _ABOVE = {"COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO"}
 
@@ -24,6 +26,27 @@ class Flags:
 
     condition: str
     sentences: list[str]
+
+
+def highest(
+    models: Sequence[str],
+    num: int,
+    condition: str = "true",
+    view: str = "scores",
+    columns: str = "*",
+) -> str:
+    """SQL of the num highest scores of each model; condition and columns are SQL."""
+    # One ORDER BY ... LIMIT per model lets DuckDB skip what cannot be among the first.
+    return " UNION ALL ".join(
+        f"(SELECT {columns} FROM {view} WHERE model = {quoted(model)} "
+        f"AND score IS NOT NULL AND {condition} ORDER BY {ORDER} LIMIT {num})"
+        for model in models
+    )
+
+
+def rows_where(condition: str, view: str = "scores", columns: str = "*") -> str:
+    """SQL of the rows that a condition holds for, by model, the highest scores first."""
+    return f"SELECT {columns} FROM {view} WHERE {condition} ORDER BY model, {ORDER}"
 
 
 def by_false_discoveries(

@@ -14,12 +14,19 @@ import pyarrow as pa
 
 from ganad.errors import ConfigError, QueryError
 from ganad.evaluation.ensemble import VIEW, add_ensemble
-from ganad.evaluation.flags import by_budget, by_false_discoveries, models_of, promises
+from ganad.evaluation.flags import (
+    by_budget,
+    by_false_discoveries,
+    highest,
+    models_of,
+    promises,
+    rows_where,
+)
 from ganad.scores.copies import NEEDED, copy_images
 from ganad.scores.sql import Session, shortened, view_names
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
-from ganad.storage.database import Limits, identifier, quoted
+from ganad.storage.database import Limits, identifier
 from pipelines.console.output import (
     check_format,
     write_arrow,
@@ -176,16 +183,10 @@ def _statement(
         shown += ["error"] if every_row else []
         shown = (["model"] if len(table.models) > 1 and view == "scores" else []) + shown
         columns = ", ".join(map(identifier, shown))
-    order = "score DESC NULLS LAST, image_id"
     if every_row or flags is not None:
-        return f"SELECT {columns} FROM {view} WHERE {condition} ORDER BY model, {order}"
-    # One ORDER BY ... LIMIT per model lets DuckDB skip what cannot be among the first K.
+        return rows_where(condition, view, columns)
     models = table.models if view == "scores" else models_of(session, view)
-    return " UNION ALL ".join(
-        f"(SELECT {columns} FROM {view} WHERE model = {quoted(model)} "
-        f"AND score IS NOT NULL AND {condition} ORDER BY {order} LIMIT {question.top or TOP})"
-        for model in models
-    )
+    return highest(models, question.top or TOP, condition, view, columns)
 
 
 def _copied(
