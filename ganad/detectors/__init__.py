@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DETECTORS = {
     "gaussian": "statistics.gaussian:Gaussian",
     "knn": "statistics.knn:Knn",
+    "gmm": "statistics.gmm:Gmm",
     "ocsvm": "statistics.ocsvm:Ocsvm",
     "padim": "maps.padim:Padim",
     "patchcore": "maps.patchcore:Patchcore",

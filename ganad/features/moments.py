@@ -26,7 +26,8 @@ class Moments:
     are. The tensors may lie on any one device.
     """
 
-    n: int
+    n: float
+    """An integer, unless vectors were added with weights: then the sum of these."""
     x0: Tensor
     """x₀, (p,)."""
     s: Tensor
@@ -53,18 +54,24 @@ class Moments:
         """Of the vectors themselves, (p,); nan without any."""
         return self.x0 + self.s / self.n if self.n else torch.full_like(self.s, torch.nan)
 
-    def add(self, vectors: Tensor) -> Moments:
-        """These and vectors (m, p) more."""
+    def add(self, vectors: Tensor, weights: Tensor | None = None) -> Moments:
+        """These and vectors (m, p) more, each counted by its weight (m,) if there are weights."""
         x = vectors.to(self.x0).sub(self.x0)
         norm = x.square().sum(1)
+        if weights is None:
+            num: float = len(x)
+            weighted, weighted_norm = x, norm
+        else:
+            num = float(weights.sum())
+            weighted, weighted_norm = x * weights[:, None], norm * weights
         return Moments(
-            self.n + len(x),
+            self.n + num,
             self.x0,
-            self.s + x.sum(0),
-            torch.addmm(self.s2, x.T, x),
-            self.a + norm.sum(),
-            self.u + norm @ x,
-            self.q + norm.square().sum(),
+            self.s + weighted.sum(0),
+            torch.addmm(self.s2, x.T, weighted),
+            self.a + weighted_norm.sum(),
+            self.u + weighted_norm @ x,
+            self.q + weighted_norm @ norm,
         )
 
     def about(self, x0: Tensor) -> Moments:
@@ -98,7 +105,7 @@ class Moments:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Plain arrays by field name, for a file or another process."""
-        arrays = {"n": np.array(self.n, dtype=np.int64)}
+        arrays = {"n": np.array(self.n)}
         names = [field.name for field in fields(self)][1:]
         for name, tensor in zip(names, self._tensors(), strict=True):
             arrays[name] = tensor.cpu().numpy()
@@ -108,7 +115,7 @@ class Moments:
     def from_arrays(arrays: Mapping[str, np.ndarray]) -> Moments:
         """The inverse of to_arrays."""
         names = [field.name for field in fields(Moments)][1:]
-        return Moments(int(arrays["n"]), *(torch.from_numpy(arrays[name]) for name in names))
+        return Moments(arrays["n"].item(), *(torch.from_numpy(arrays[name]) for name in names))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as arrays: who reads it may have no such device."""

@@ -73,6 +73,13 @@ class KnnConfig(SampleConfig):
         return self
 
 
+class GmmConfig(SampleConfig):
+    """Defaults: as many components as held-out normal images ask for, five at most."""
+
+    max_components: int = Field(default=5, ge=1)
+    """Upper bound on K, the Gaussians of a level. 1 = one Gaussian, the detector `gaussian`."""
+
+
 class OcsvmConfig(SampleConfig):
     """Defaults: those of the code of Rippel et al., that is of scikit-learn."""
 

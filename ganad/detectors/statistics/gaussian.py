@@ -145,14 +145,15 @@ class Gaussian(
     def finish(self, statistics: dict[str, Moments]) -> dict[str, Any]:
         for name, level in self.levels.items():
             moments = statistics[name].to(level.mean.device)
-            self.refuse_few(moments.n, "a covariance")
+            num = int(moments.n)
+            self.refuse_few(num, "a covariance")
             centred = moments.about(moments.mean)
             spread = (centred.a / centred.n).clamp(min=0).sqrt()
-            self.refuse_constant(name, moments.n, float(spread), float(moments.mean.norm()))
+            self.refuse_constant(name, num, float(spread), float(moments.mean.norm()))
             try:
                 level.fit(moments, self.config.reduction, self.config.explained_variance)
             except np.linalg.LinAlgError:
-                raise self.singular(name, moments.n) from None
+                raise self.singular(name, num) from None
         return self.facts()
 
     def level_terms(self, vectors: dict[str, Tensor]) -> dict[str, Tensor]:

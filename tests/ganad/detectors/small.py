@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "fanogan": {"width": 4, "latent": 10, "n_critic": 1},
     "gaussian": {"backbone": BACKBONE},
     "knn": {"backbone": BACKBONE, "k": 2},
+    "gmm": {"backbone": BACKBONE, "max_components": 2},
     "ocsvm": {"backbone": BACKBONE},
     "padim": {"backbone": BACKBONE, "num_channels": 10},
     "patchcore": {"backbone": BACKBONE, "entries": 100},

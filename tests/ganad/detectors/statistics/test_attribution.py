@@ -11,7 +11,7 @@ from ganad.detectors.base import StatisticsDetector
 from ganad.training.fit import fit_statistics
 from tests.ganad.detectors.small import InMemory
 
-POOLED = ["gaussian", "knn", "ocsvm"]
+POOLED = ["gaussian", "knn", "gmm", "ocsvm"]
 
 
 def draw(num: int, seed: int = 0) -> torch.Tensor:

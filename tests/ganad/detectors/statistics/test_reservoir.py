@@ -12,7 +12,7 @@ from ganad.detectors.statistics.reservoir import Reservoir, SampleDetector, prio
 from ganad.errors import ConfigError, TrainingError
 from ganad.model import Model, load
 
-NAMES = ["knn", "ocsvm"]
+NAMES = ["knn", "gmm", "ocsvm"]
 SIZE = 32
 
 
@@ -122,7 +122,7 @@ def test_an_unfitted_model_can_be_saved_and_gives_no_number(
 
 def test_vectors_of_another_width_are_not_loaded(detector: SampleDetector[Any, Any]) -> None:
     state = detector.state_dict()
-    key = next(key for key in state if key.endswith(("stem.vectors", "stem.support")))
+    key = next(key for key in state if key.endswith(("stem.vectors", "stem.means", "stem.support")))
     state[key] = state[key][:, 1:]
     with pytest.raises(RuntimeError, match="size mismatch for fits.stem"):
         build(detector.name).load_state_dict(state)
