@@ -42,7 +42,7 @@ class SampleConfig(PooledConfig):
     """Keys of detectors that keep features."""
 
     max_images: int = Field(default=10_000, ge=2)
-    """Training images kept at the most; of more, a random sample drawn from seed. One takes four
+    """Training images kept at most; of more, a random sample drawn from seed. One takes four
     bytes per feature (12 kB with all levels of EfficientNet-B4), in memory and in the model."""
 
 
@@ -81,10 +81,10 @@ class GmmConfig(SampleConfig):
 
 
 class OcsvmConfig(SampleConfig):
-    """Defaults: those of the code of Rippel et al., that is of scikit-learn."""
+    """Defaults: ν of scikit-learn, as in the code of Rippel et al."""
 
     max_images: int = Field(default=5_000, ge=2)
-    """Training images used at the most; of more, a random sample drawn from seed. The fit takes
+    """Training images used at most; of more, a random sample drawn from seed. The fit takes
     time with their square, and a share nu of them or more stays in the model."""
     nu: float = Field(default=0.5, gt=0, le=1)
     """ν: at most this share of the training images lies outside, at least this share supports."""

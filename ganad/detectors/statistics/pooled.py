@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +31,6 @@ class PooledDetector(
 
     The heat map of an image has its score as the mean over all pixels, see heat_maps.
     """
-
-    averaged: ClassVar[bool] = False
-    """The score is the mean of its terms, not their sum."""
 
     def __init__(self, config: PooledConfigT, load_weights: bool = True) -> None:
         super().__init__(config)
@@ -91,12 +88,11 @@ class PooledDetector(
             found = self.extractor.maps(prepared)
         terms, heat = heat_maps(found, self.level_terms, self.config.input_size)
         scores = self._combine(terms)
-        scores.maps = heat / len(terms) if self.averaged else heat
+        scores.maps = heat
         return scores
 
     def _combine(self, terms: dict[str, Tensor]) -> BatchScores:
-        stacked = torch.stack(list(terms.values()))
-        return BatchScores(stacked.mean(0) if self.averaged else stacked.sum(0), terms)
+        return BatchScores(torch.stack(list(terms.values())).sum(0), terms)
 
     def passes(self, images: Tensor) -> Iterator[Tensor]:
         """uint8 training images (n, c, h, w) -> what each pass over them sees, windows if any."""
@@ -140,5 +136,5 @@ class PooledDetector(
         """What to raise if the covariance of num vectors has no inverse."""
         return TrainingError(
             f"{self.name}: the covariance at {level} of {num} training images cannot be "
-            f"inverted, for they are too few or too alike: give more"
+            f"inverted, because they are too few or too alike: give more"
         )
