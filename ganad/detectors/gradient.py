@@ -78,6 +78,8 @@ class GradientDetector(Detector[GradientConfigT]):
 
     num_validated: ClassVar[int] = 256
     """Held-out images that are scored after each epoch, at most."""
+    rebuilds: ClassVar[bool] = True
+    """False if reconstruct() gives pictures that are not meant to be those of its inputs."""
 
     def __init__(self, config: GradientConfigT, load_weights: bool = True) -> None:
         """load_weights: read the weights of the frozen network, if there is one."""

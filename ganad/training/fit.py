@@ -70,6 +70,7 @@ def fit(
     shards, rows = Shards([pixels]), with_subsets(rows, checked.seed)
     train, held_out = _rows_of(rows, "train"), _rows_of(rows, "calibration")
     seen: Images = shards
+    facts: dict[str, Any]
     if isinstance(made, GradientDetector):
         folder = None if out is None else storage.join(storage.absolute(out), "training")
         validation = _rows_of(rows, "validation")
@@ -86,16 +87,20 @@ def fit(
                 on_progress(progress)
         record.close()
         fit_scale(made, seen, shown)
-        history = record.history
+        facts = {
+            "steps": trainer.total,
+            "batch_size": trainer.batch_size,
+            "history": record.history,
+        }
     else:
         assert isinstance(made, StatisticsDetector)
-        history = [fit_statistics(made, Subset(shards, _positions(train)))]
+        facts = {"history": [fit_statistics(made, Subset(shards, _positions(train)))]}
     ids = held_out["image_id"].to_pylist()
     scored = HeldOut.from_images(made, seen, _positions(held_out), ids)
     if not scored.ids:
         warnings.warn(f"{NO_CALIBRATION}; give more training images", stacklevel=2)
-    facts = {"num_train": len(train), "num_calibration": len(held_out), "history": history}
-    model = Model(made.eval(), scored.calibration(), facts)
+    counts = {"num_train": len(train), "num_calibration": len(held_out)}
+    model = Model(made.eval(), scored.calibration(), {**counts, **facts})
     if out is not None:
         model.save(out, scored.files())
         write_training_page(out)

@@ -16,6 +16,7 @@ from ganad.detectors.gradient import GradientDetector
 from ganad.images.protocol import Images
 from ganad.report.grid import picture_grid
 from ganad.storage import files as storage
+from ganad.training.flat import why_flat
 from ganad.training.trainer import Progress
 
 if TYPE_CHECKING:
@@ -79,13 +80,18 @@ class Record:
         return {"history": self.history, "curve": self.curve.points}
 
     def add(self, progress: Progress) -> None:
-        """Record a step; at the end of an epoch, also the score of the held-out images."""
+        """Record a step; at the end of an epoch, also the score of the held-out images; at the last
+        step, add an event if they are rebuilt as flat colours."""
         if progress.losses:
             rate = {"images_per_second": progress.images_per_second}
             self.curve.add(progress.step, {**progress.losses, **rate})
         if progress.epoch_ended:
             entry = {"epoch": progress.epoch, "step": progress.step, **progress.losses}
             self.history.append(entry | self._validate(progress))
+        if progress.step == progress.total and self._images is not None:
+            flat = why_flat(self.detector, self._images[: self.detector.scoring_batch])
+            # Among the others, so that all who follow the run see it.
+            progress.events += [] if flat is None else [flat]
         self.history += [{"step": progress.step, "event": event} for event in progress.events]
         if self._events is not None:
             self._events.add(progress)

@@ -32,6 +32,7 @@ class Acgan(GanDetector[AcganConfig]):
     paper = "Odena et al., ACGAN, ICML 2017; Miyato and Koyama, projection discriminator, ICLR 2018"
     good_at = "several labelled types of normal image in one model"
     bad_at = "a single type, where only D's judgement is left; small defects; it has no maps"
+    rebuilds = False
     Config = AcganConfig
 
     def __init__(self, config: AcganConfig, load_weights: bool = True) -> None:
