@@ -1,7 +1,7 @@
-"""Two score tables beside each other, such as two nights: did the images change, or the scores?
+"""Compares two score tables, such as those of two nights, model by model and folder by folder.
 
-The distance of two sets of scores is Kolmogorov and Smirnov's: the largest difference between the
-shares of both that lie below any one score, 0 for equal sets and 1 for sets that do not overlap.
+The distance of two sets of scores is the Kolmogorov-Smirnov statistic: the largest difference
+between their empirical distribution functions, 0 for equal sets and 1 for sets without overlap.
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ from ganad.scores.table import ScoreTable
 
 QUANTILES = (0.5, 0.9, 0.99)
 CHANCE = 0.01
-"""A distance that chance alone exceeds in fewer than this share of comparisons is a difference,
-whatever their number."""
+"""Significance level of a difference, after Bonferroni correction."""
 FEWEST = 20
-"""Images of each table that a folder must have to be compared by itself."""
+"""Minimum number of images per table for a folder to be compared separately."""
 _LATER = "later"
 
 
 @dataclass(frozen=True)
 class Side:
-    """The scores of one model in one of the tables, in one folder or all."""
+    """One model's scores in one of the tables, in one folder or in all."""
 
     num: int
     quantiles: tuple[float, ...]
-    """At QUANTILES."""
+    """Score quantiles at QUANTILES."""
     share_flagged: float | None
-    """Of the images with p < 0.05; None without p-values."""
+    """Fraction of images with p < 0.05; None without p-values."""
 
 
 @dataclass(frozen=True)
@@ -43,47 +42,46 @@ class Comparison:
 
     model: str
     folder: str | None
-    """None: all folders together."""
+    """None for all folders together."""
     first: Side
     second: Side
     distance: float
     chance: float
-    """The probability of a distance as large if both were of one kind."""
+    """p-value of the distance if both sets came from one distribution."""
 
 
 @dataclass
 class Differences:
-    """All comparisons of two tables: of each model the whole first, then its folders."""
+    """All comparisons of two tables; for each model all folders together first, then each
+    folder."""
 
     comparisons: list[Comparison] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def beyond(self, bound: float) -> list[Comparison]:
-        """Those whose distance is larger than bound, and than chance makes it: the probability is
-        multiplied by the number of comparisons."""
+        """Comparisons whose distance exceeds bound and is significant after Bonferroni correction
+        for the number of comparisons."""
         num = len(self.comparisons)
-        return [
-            one for one in self.comparisons if one.distance > bound and one.chance * num < CHANCE
-        ]
+        return [c for c in self.comparisons if c.distance > bound and c.chance * num < CHANCE]
 
 
 def compare(first: ScoreTable, second: ScoreTable) -> Differences:
-    """Compare the models that have scored both tables, on all images and by folder.
+    """Compare the models that both tables share, on all images and by folder.
 
-    A folder is what stands before the last slash of an image's name. Raises TableError if no model
-    has scored both.
+    The folder of an image is its name up to the last slash. Raises TableError if the tables share
+    no model.
     """
     shared = [model for model in first.models if model in second.models]
     if not shared:
         raise TableError(
             f"{second.typed} and {first.typed} have no model in common ({', '.join(second.models)} "
-            f"and {', '.join(first.models)}): score both with one"
+            f"and {', '.join(first.models)}): score both with the same model"
         )
     result = Differences()
     for table, other in ((first, second), (second, first)):
         for model in table.models:
             if model not in other.models:
-                result.notes.append(f"{model} is in {table.typed} alone, and was not compared")
+                result.notes.append(f"{model} was not compared, because only {table.typed} has it")
     with closing(first.session()) as session:
         session.add_table(_LATER, second.part_files)
         session.connection.execute(
@@ -117,7 +115,7 @@ Sides = dict[str | None, dict[int, Side]]
 
 
 def _sides(session: Session, model: str, by_folder: bool) -> Sides:
-    """Folder (None: all) -> number of the table -> its scores."""
+    """Folder (None for all) -> table number, 0 or 1 -> its scores."""
     folder = "folder" if by_folder else "NULL::VARCHAR"
     quantiles = ", ".join(map(str, QUANTILES))
     rows = session.query(
@@ -127,16 +125,16 @@ def _sides(session: Session, model: str, by_folder: bool) -> Sides:
         f"FROM both_tables WHERE model = $1 GROUP BY 1, 2 ORDER BY 1, 2",
         model,
     )
-    found: Sides = {}
+    sides: Sides = {}
     for row in rows.to_pylist():
         side = Side(row["num"], tuple(row["quantiles"]), row["share"])
-        found.setdefault(row["folder"], {})[row["side"]] = side
-    return found
+        sides.setdefault(row["folder"], {})[row["side"]] = side
+    return sides
 
 
 def _compared(session: Session, model: str, sides: Sides, by_folder: bool) -> Iterator[Comparison]:
     folder = "folder" if by_folder else "NULL::VARCHAR"
-    # Running counts include all images of an equal score: the frame of a window goes by value.
+    # The default window frame is by value, so running counts include all images of equal score.
     rows = session.query(
         f"WITH counted AS (SELECT {folder} AS folder, "
         f"count(*) FILTER (side = 0) OVER below AS before, count(*) FILTER (side = 0) OVER whole "
@@ -155,10 +153,10 @@ def _compared(session: Session, model: str, sides: Sides, by_folder: bool) -> It
         yield Comparison(model, name, both[0], both[1], distances[name], chance)
 
 
-def in_words(found: Sequence[Comparison], bound: float) -> list[str]:
-    """Sentences on comparisons that are beyond a bound."""
+def sentences(comparisons: Sequence[Comparison], bound: float) -> list[str]:
+    """One sentence per comparison whose distance exceeds the bound."""
     return [
-        f"{one.model}, {'all images' if one.folder is None else f'folder {one.folder!r}'}: the "
-        f"distance of the scores is {one.distance:.3f}, more than {bound:g}"
-        for one in found
+        f"{c.model}, {'all images' if c.folder is None else f'folder {c.folder!r}'}: the "
+        f"distance of the scores is {c.distance:.3f}, more than {bound:g}"
+        for c in comparisons
     ]

@@ -1,9 +1,9 @@
-"""How sure an AUROC is, and a difference of two on the same images.
+"""Confidence intervals of an AUROC and of the difference of two AUROCs on the same images.
 
-The AUROC is the mean, over all pairs, of 1 where the abnormal image has the higher score and 1/2
-where both are equal. Its variance follows from each image's own mean over its pairs (DeLong, DeLong
-and Clarke-Pearson, Biometrics 1988). These means come from ranks, in n log n steps (Sun and Xu,
-IEEE Signal Processing Letters 2014).
+The AUROC is the mean over all pairs of a normal and an abnormal image of 1 if the abnormal one has
+the higher score and 1/2 if both scores are equal. Its variance follows from each image's mean over
+its pairs (DeLong, DeLong and Clarke-Pearson, Biometrics 1988). The means are computed from ranks in
+O(n log n) (Sun and Xu, IEEE Signal Processing Letters 2014).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHANCE_AUROC = 0.5
 
 @dataclass(frozen=True)
 class Interval:
-    """low..high holds the true value CONFIDENCE of the times."""
+    """A confidence interval at level CONFIDENCE."""
 
     low: float
     high: float
@@ -35,21 +35,22 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """True if the interval leaves out zero."""
+        """True if the interval excludes zero."""
         return self.interval.low > 0 or self.interval.high < 0
 
 
 @dataclass(frozen=True, eq=False)
 class Placements:
-    """For each abnormal image the share of normal ones below it: float64 (m,); for each normal
-    image the share of abnormal ones above it: float64 (n,)."""
+    """abnormal: float64 (m,), for each abnormal image the fraction of normal ones with a lower
+    score. normal: float64 (n,), for each normal image the fraction of abnormal ones with a higher
+    score. Ties count 1/2."""
 
     abnormal: np.ndarray
     normal: np.ndarray
 
     @classmethod
     def of(cls, scores: np.ndarray, abnormal: np.ndarray) -> Placements:
-        """scores float64 (k,), abnormal bool (k,), with images of both classes."""
+        """Compute the placements. scores: float64 (k,); abnormal: bool (k,), with both classes."""
         positive, negative = scores[abnormal], scores[~abnormal]
         m, n = len(positive), len(negative)
         ranks = stats.rankdata(np.concatenate([positive, negative]))
@@ -64,15 +65,15 @@ class Placements:
 
     @property
     def variance(self) -> float:
-        """Of the AUROC; nan with a single image of a class."""
+        """Variance of the AUROC; NaN if a class has a single image."""
         return _mean_variance(self.abnormal) + _mean_variance(self.normal)
 
     def interval(self) -> Interval:
-        """Symmetric on the logit scale, so that it stays within 0..1.
+        """Confidence interval, symmetric on the logit scale, so that it stays within 0..1.
 
-        Where the classes do not overlap the variance is 0 and says nothing. The bound is then that
-        of as many independent pairs as the smaller class has images, all in the right order
-        (Clopper and Pearson 1934), and 0..1 for the side that is open.
+        If the classes do not overlap, the variance is 0 and cannot be used. The bound is then the
+        Clopper-Pearson (1934) bound for as many independent pairs as the smaller class has images,
+        all in the right order.
         """
         auroc, variance = self.auroc, self.variance
         tail = (1 - CONFIDENCE) / 2
@@ -87,7 +88,7 @@ class Placements:
 
 
 def difference(one: Placements, other: Placements) -> Difference:
-    """The AUROC of one minus that of other, both of the same images in the same order."""
+    """AUROC of one minus AUROC of other, on the same images in the same order."""
     value = one.auroc - other.auroc
     variance = _mean_variance(one.abnormal - other.abnormal) + _mean_variance(
         one.normal - other.normal
@@ -99,7 +100,7 @@ def difference(one: Placements, other: Placements) -> Difference:
 
 
 def _mean_variance(values: np.ndarray) -> float:
-    """The variance of the values' mean; nan for one value."""
+    """Variance of the mean of the values; NaN for a single value."""
     return float(np.var(values, ddof=1) / len(values)) if len(values) > 1 else math.nan
 
 

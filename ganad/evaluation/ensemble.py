@@ -1,13 +1,13 @@
-"""Several models of a table as one, at the time of asking.
+"""Combines several models of a table into an ensemble at query time.
 
-fisher   -2 sum(ln p) against chi-square with 2k degrees of freedom (Fisher 1932); exact for
-         independent models, and models that look at the same image are not: p is too small
-min      k times the smallest p (Bonferroni); true under any dependence
-mean     twice the mean p (Vovk and Wang 2020, Combining p-values via averaging); true under any
+fisher   -2 sum(ln p) against chi-square with 2k degrees of freedom (Fisher 1932); valid for
+         independent models. Models that score the same image are dependent, so p is too small
+min      k times the smallest p (Bonferroni); valid under any dependence
+mean     twice the mean p (Vovk and Wang 2020, Combining p-values via averaging); valid under any
          dependence
 
-p-values tie where the calibration is small. Images of equal combined p are ranked by the mean of
-their ranks among the scores of each model.
+A small calibration set causes ties. Images with equal combined p are ordered by their mean rank
+among the scores of each model.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _MEMBER = (("score", "score"), ("p_value", "p"))
 
 
 def add_ensemble(session: Session, models: Sequence[str], way: str) -> list[str]:
-    """Make the view `ensemble`: a row for each image that all models have scored, with the columns
-    of `scores`, then score and p-value of each member. Its score is the share of images that look
-    less anomalous, 0 to 1. Returns the columns to show.
+    """Create the view `ensemble` and return the columns to show.
 
-    Raises ConfigError for an unknown way, or fewer than two models with p-values.
+    It has a row for each image that all models have scored, with the columns of `scores`, then
+    score and p-value of each model. Its score is the fraction of images that are less anomalous, 0
+    to 1. Raises ConfigError for an unknown way, or for fewer than two models.
     """
     if way not in WAYS:
         raise ConfigError(f"--ensemble {way} is not known: give {', '.join(WAYS)}")
     if len(models) < 2:
         raise ConfigError(
-            f"--ensemble {way} needs two models or more, and the table has {len(models)}: score "
-            f"with another one into it"
+            f"--ensemble {way} needs at least two models, and the table has {len(models)}: score "
+            f"it with another one, too"
         )
     num = len(models)
     members = ", ".join(
@@ -62,7 +62,7 @@ def add_ensemble(session: Session, models: Sequence[str], way: str) -> list[str]
 
 
 def _combined(way: str, num: int) -> str:
-    """The combined p-value of num p-values in SQL."""
+    """SQL for the combination of num p-values."""
     if way == "min":
         return f"least(1.0, {num} * min(p_value))"
     if way == "mean":

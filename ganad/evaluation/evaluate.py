@@ -1,4 +1,4 @@
-"""Quality of the models of a score table: over all labelled images, and for each kind of defect."""
+"""Evaluates the models of a score table on all labelled images and on each kind of defect."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from ganad.scores.refetch import Provider, map_provider, num_calibration_of
 from ganad.scores.table import ScoreTable
 
 ALPHA = 0.05
-"""The p-value below which an image counts as flagged."""
+"""An image counts as flagged if its p-value is below this."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """One model on all normal images and the abnormal ones of one label (None: of every label)."""
+    """One model on all normal images and the abnormal ones of one label (None for every label)."""
 
     model: str
     label: str | None
     ranking: Ranking
     flagged: Flagged | None
-    """None where the model has no calibration and so no p-values."""
+    """None if the model was not calibrated and so has no p-values."""
 
 
 @dataclass
 class Evaluation:
-    """All figures of a table."""
+    """All metrics of a table."""
 
     groups: list[Group] = field(default_factory=list)
-    """By model, best first; of each model all labels together come first."""
+    """Groups of each model, best model first; all labels together come before single ones."""
     standings: list[Standing] = field(default_factory=list)
-    """Of the models that have an AUROC, best first."""
+    """Models that have an AUROC, best first."""
     findings: list[str] = field(default_factory=list)
-    """What the comparisons say, in sentences."""
+    """Conclusions of the comparisons, one sentence each."""
     pixels: dict[str, PixelResult] = field(default_factory=dict)
-    """By model, if asked for."""
+    """Pixel metrics by model, if requested."""
     cheapest: dict[str, CheapestThreshold] = field(default_factory=dict)
-    """By model, if prices were given."""
+    """Cheapest threshold by model, if prices were given."""
     notes: list[str] = field(default_factory=list)
-    """What a reader must know, one sentence each."""
+    """Limitations of the figures, one sentence each."""
 
 
 def evaluate(
@@ -59,12 +59,12 @@ def evaluate(
     prices: Prices | None = None,
     provider: Provider = map_provider,
 ) -> Evaluation:
-    """Measure every model of a table; labels as for Labelled.
+    """Evaluate every model of a table; labels: see Labelled.
 
-    pixels: compute anomaly maps again and compare them with masks. brightness: compare the models
-    with the mean brightness of the images, which fetches them; None: if they are few and local.
-    prices: also choose the threshold of least cost. Raises TableError without labels, ModelError
-    where pixels are asked for and a model is gone.
+    pixels: recompute anomaly maps and compare them with masks. brightness: compare the models with
+    the mean brightness of the images, which must be fetched for it; None compares if the images are
+    few and local. prices: also choose the threshold with the least cost. Raises TableError without
+    labels, ModelError if pixels are requested and a model is gone.
     """
     labelled = Labelled(table, labels)
     try:
@@ -84,9 +84,9 @@ def _evaluate(
     arrays = {model: labelled.arrays(model) for model in table.models}
     groups = {model: groups_of(model, arrays[model]) for model in table.models}
     aurocs = {
-        model: found[0].ranking.auroc
-        for model, found in groups.items()
-        if found[0].ranking.auroc is not None
+        model: by_model[0].ranking.auroc
+        for model, by_model in groups.items()
+        if by_model[0].ranking.auroc is not None
     }
     result = Evaluation(notes=labelled.notes)
     trivial = _trivial(labelled, brightness) if aurocs else {}
@@ -109,7 +109,7 @@ def _evaluate(
 
 
 def by_quality(groups: dict[str, list[Group]]) -> list[str]:
-    """Models by AUROC over all labels, best first, then those without one."""
+    """Models sorted by AUROC over all labels, best first; models without one come last."""
 
     def key(model: str) -> tuple[float, str]:
         auroc = groups[model][0].ranking.auroc
@@ -119,7 +119,8 @@ def by_quality(groups: dict[str, list[Group]]) -> list[str]:
 
 
 def groups_of(model: str, arrays: Arrays) -> list[Group]:
-    """All images first; then, if there are several, each abnormal label against all normals."""
+    """Metrics of one model: all images; then, if there are several abnormal labels, each one
+    against all normal images."""
     return [
         Group(
             model,
@@ -134,24 +135,28 @@ def groups_of(model: str, arrays: Arrays) -> list[Group]:
 
 
 def by_label(abnormal: np.ndarray, labels: np.ndarray) -> list[tuple[str | None, np.ndarray]]:
-    """(None, all images); then, if there are several abnormal labels, each with the images that
-    measure it: its own and all normal ones. abnormal: bool (n,), labels: str (n,)."""
-    found = sorted(set(labels[abnormal].tolist()))
+    """Masks (label, bool (n,)) of the images that measure each label. The first is (None, all
+    images); if there are several abnormal labels, each follows with its own images and all normal
+    ones.
+
+    abnormal: bool (n,), labels: str (n,).
+    """
+    names = sorted(set(labels[abnormal].tolist()))
     chosen: list[tuple[str | None, np.ndarray]] = [(None, np.ones(len(abnormal), bool))]
-    if len(found) > 1:
-        chosen += [(label, ~abnormal | (labels == label)) for label in found]
+    if len(names) > 1:
+        chosen += [(label, ~abnormal | (labels == label)) for label in names]
     return chosen
 
 
 def _trivial(labelled: Labelled, brightness: bool | None) -> dict[str, dict[str, float]]:
-    """Scores of the trivial detectors: name -> image_id -> score; {} where they are not wanted."""
+    """Scores of the trivial detectors: name -> image_id -> score; {} if not requested."""
     if brightness is None:
         num = labelled.num_images
         brightness = num <= AUTOMATIC and not labelled.is_remote
         if not brightness:
             labelled.notes.append(
                 f"the models were not compared with the brightness of the images: --brightness "
-                f"fetches the {images(num)} for it"
+                f"does so, and fetches {images(num)}"
             )
     if not brightness:
         return {}

@@ -1,5 +1,4 @@
-"""Images that a rule flags without labels: the highest scores, a false discovery rate, or a number
-a night."""
+"""Flags images without labels: by highest score, by a false discovery rate, or by a budget."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ _ABOVE = {"COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO"}
 
 @dataclass(frozen=True)
 class Flags:
-    """condition: SQL over the columns of a table. sentences: what it flags, one for each model."""
+    """condition: SQL over the columns of a table. sentences: one per model, on what it flags."""
 
     condition: str
     sentences: list[str]
@@ -52,16 +51,16 @@ def rows_where(condition: str, view: str = "scores", columns: str = "*") -> str:
 def by_false_discoveries(
     table: ScoreTable, session: Session, rate: float, view: str = "scores"
 ) -> Flags:
-    """Benjamini and Hochberg's rule, for each model of a view alone. Raises ConfigError for a rate
-    that is not a share."""
+    """Apply the Benjamini-Hochberg procedure to each model of a view. Raises ConfigError for a rate
+    that is not between 0 and 1."""
     conditions, sentences = [], []
     for model in models_of(session, view):
-        found = session.query(
+        rows = session.query(
             f"SELECT p_value, count(*) AS n FROM {view} "
             f"WHERE model = $1 AND p_value IS NOT NULL GROUP BY p_value ORDER BY p_value",
             model,
         )
-        flagged = discoveries(found["p_value"].to_pylist(), found["n"].to_pylist(), rate)
+        flagged = discoveries(rows["p_value"].to_pylist(), rows["n"].to_pylist(), rate)
         sentences.append(flagged.sentence(model, num_calibration_of(table, model)))
         if flagged.threshold is not None:
             conditions.append(
@@ -71,8 +70,8 @@ def by_false_discoveries(
 
 
 def by_budget(session: Session, num: int, view: str = "scores") -> Flags:
-    """The score threshold of each model that flags about num images: those with the same score are
-    flagged together or not at all, whichever is nearer."""
+    """Flag about num images per model by a score threshold. Images with equal scores are flagged
+    together or not at all, whichever comes closer to num."""
     conditions, sentences = [], []
     for model in models_of(session, view):
         scored = f"{view} WHERE model = $1 AND score IS NOT NULL"
@@ -84,33 +83,33 @@ def by_budget(session: Session, num: int, view: str = "scores") -> Flags:
         score = at["score"][0].as_py()
         if score is None:
             continue
-        (found,) = session.query(
+        (counts,) = session.query(
             f"SELECT count(*) AS num, count(*) FILTER (score >= $2) AS at_least, "
             f"count(*) FILTER (score > $2) AS above, max(p_value) FILTER (score >= $2) AS p "
             f"FROM {scored}",
             model,
             score,
         ).to_pylist()
-        together = found["at_least"] - num <= num - found["above"] or found["above"] == 0
-        sign, flagged = (">=", found["at_least"]) if together else (">", found["above"])
+        together = counts["at_least"] - num <= num - counts["above"] or counts["above"] == 0
+        sign, flagged = (">=", counts["at_least"]) if together else (">", counts["above"])
         conditions.append(f"(model = {quoted(model)} AND score {sign} {_number(score)})")
-        p_value = "" if found["p"] is None else f", p ≤ {found['p']:.3g}"
+        p_value = "" if counts["p"] is None else f", p ≤ {counts['p']:.3g}"
         sentences.append(
-            f"{model}: score {sign} {score:.6g} flags {flagged:,} of {found['num']:,} images"
+            f"{model}: score {sign} {score:.6g} flags {flagged:,} of {counts['num']:,} images"
             f"{p_value}"
         )
     return Flags(" OR ".join(conditions) or "false", sentences)
 
 
 def models_of(session: Session, view: str) -> list[str]:
-    """The models that have scores in a view."""
+    """Models with scores in a view, sorted."""
     rows = session.query(f"SELECT DISTINCT model FROM {view} WHERE score IS NOT NULL ORDER BY 1")
     return list(rows["model"].to_pylist())
 
 
 def promises(table: ScoreTable, session: Session, sql: str) -> list[str]:
-    """What the p-value thresholds in a question mean with the calibration images there are: one
-    sentence for each threshold and model that has p-values."""
+    """Explain the p-value thresholds in a query, given the number of calibration images: one
+    sentence for each threshold and each model that has p-values."""
     sentences = []
     for alpha in sorted(set(p_thresholds(session, sql))):
         for model in table.models:
@@ -118,8 +117,8 @@ def promises(table: ScoreTable, session: Session, sql: str) -> list[str]:
             if num is not None:
                 sentences.append(promise(model, num, alpha))
                 continue
-            found = session.query("SELECT min(p_value) AS p FROM scores WHERE model = $1", model)
-            smallest = found["p"][0].as_py()
+            rows = session.query("SELECT min(p_value) AS p FROM scores WHERE model = $1", model)
+            smallest = rows["p"][0].as_py()
             if smallest is not None and smallest >= alpha:
                 sentences.append(
                     f"{model}: no image has p < {alpha:g}, the smallest p-value is {smallest:.2g}"
@@ -128,7 +127,7 @@ def promises(table: ScoreTable, session: Session, sql: str) -> list[str]:
 
 
 def p_thresholds(session: Session, sql: str) -> Iterator[float]:
-    """The numbers below which a question asks p_value to be."""
+    """Yield the upper bounds that a query sets on p_value."""
     parsed = session.query("SELECT json_serialize_sql($1::VARCHAR) AS tree", sql)
     for node in _comparisons(json.loads(parsed["tree"][0].as_py())):
         column, number = node["left"], node["right"]
@@ -149,7 +148,7 @@ def p_thresholds(session: Session, sql: str) -> Iterator[float]:
 
 
 def _comparisons(node: Any) -> Iterator[dict[str, Any]]:
-    """Comparisons in a parsed statement, at any depth."""
+    """Yield the comparisons in a parsed statement, at any depth."""
     children: Sequence[Any] = node if isinstance(node, list) else ()
     if isinstance(node, dict):
         if node.get("class") == "COMPARISON":
@@ -160,5 +159,5 @@ def _comparisons(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _number(value: float) -> str:
-    """A float in SQL, to its last bit: a bare literal would be a decimal number."""
+    """SQL for an exact float; a bare literal would become a decimal number."""
     return f"CAST('{value!r}' AS DOUBLE)"

@@ -1,4 +1,4 @@
-"""The labelled rows of a score table: labels of its own or from a CSV, without training images."""
+"""Selects the labelled rows of a score table, without training images."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _PLACE = "image_id, uri, member, name, width, height, mask, abnormal"
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """The n labelled images that one model has scored."""
+    """The n labelled images that one model has scored. Every array has shape (n,)."""
 
     image_ids: np.ndarray
-    """str, in rising order"""
+    """str, ascending"""
     scores: np.ndarray
     """float64"""
     p_values: np.ndarray | None
-    """float64; None where the model has no calibration."""
+    """float64; None if the model was not calibrated."""
     abnormal: np.ndarray
     """bool"""
     labels: np.ndarray
     """str"""
 
     def only(self, chosen: np.ndarray) -> Arrays:
-        """Some of the images; chosen: bool (n,)."""
+        """A subset of the images; chosen: bool (n,)."""
         p_values = None if self.p_values is None else self.p_values[chosen]
         return Arrays(
             self.image_ids[chosen],
@@ -49,12 +49,13 @@ class Arrays:
 
 
 class Labelled:
-    """Labelled rows, as a view `labelled` over a connection of its own, and what to know of them.
+    """The labelled rows as a view `labelled` in a session of its own, with notes on what is left
+    out.
 
-    labels: a CSV as ganad index takes it; it replaces the labels of the table, and images that it
-    does not name count as unlabelled. Without one, images of the layout's train folder are left
-    out, since detectors are fitted on them.
-    Raises TableError if no image is labelled, ConfigError for a wrong CSV.
+    labels: a CSV in the format of ganad index; it replaces the labels of the table, and images that
+    it does not name are unlabelled. Without a CSV, images of the layout's train folder are left
+    out, because detectors are trained on them. Raises TableError if no image is labelled,
+    ConfigError for an invalid CSV.
     """
 
     def __init__(self, table: ScoreTable, labels: str | None = None) -> None:
@@ -68,23 +69,23 @@ class Labelled:
         self._count()
 
     def arrays(self, model: str) -> Arrays:
-        """The scores and labels of one model."""
-        found = self.session.query(
+        """Scores and labels of one model."""
+        rows = self.session.query(
             "SELECT image_id, score, p_value, abnormal, coalesce(label, '') AS label FROM labelled "
             "WHERE model = $1 AND score IS NOT NULL ORDER BY image_id",
             model,
         )
-        p_values = found["p_value"].to_numpy()
+        p_values = rows["p_value"].to_numpy()
         return Arrays(
-            found["image_id"].to_numpy(),
-            found["score"].to_numpy(),
-            p_values if found["p_value"].null_count == 0 else None,
-            found["abnormal"].to_numpy(),
-            found["label"].to_numpy(),
+            rows["image_id"].to_numpy(),
+            rows["score"].to_numpy(),
+            p_values if rows["p_value"].null_count == 0 else None,
+            rows["abnormal"].to_numpy(),
+            rows["label"].to_numpy(),
         )
 
     def rows(self, model: str, batch: int) -> Iterator[list[dict[str, Any]]]:
-        """Rows of one model with a score, a batch at a time."""
+        """Yield one model's rows with a score, in batches."""
         _, batches = self.session.stream(
             f"SELECT {_PLACE} FROM labelled WHERE model = $1 AND score IS NOT NULL",
             model,
@@ -94,7 +95,7 @@ class Labelled:
             yield part.to_pylist()
 
     def distinct_rows(self, batch: int) -> Iterator[list[dict[str, Any]]]:
-        """One row for each labelled image that any model has scored, a batch at a time."""
+        """Yield one row for each labelled image that any model has scored, in batches."""
         _, batches = self.session.stream(
             f"SELECT DISTINCT ON (image_id) {_PLACE} FROM labelled WHERE score IS NOT NULL",
             batch_rows=batch,
@@ -104,22 +105,22 @@ class Labelled:
 
     @property
     def num_images(self) -> int:
-        """Labelled images that any model has scored."""
+        """Number of labelled images that any model has scored."""
         return self._images("labelled WHERE score IS NOT NULL")
 
     @property
     def is_remote(self) -> bool:
-        """True if images have to be fetched over a network."""
+        """True if any of the images is on S3."""
         return bool(self._images("labelled WHERE starts_with(uri, 's3://')"))
 
     def num_masks(self, model: str) -> int:
-        """Abnormal images of a model that name a mask."""
-        found = self.session.query(
+        """Number of abnormal images with a score that have a mask."""
+        rows = self.session.query(
             "SELECT count(mask) AS n FROM labelled "
             "WHERE model = $1 AND abnormal AND score IS NOT NULL",
             model,
         )
-        return int(found["n"][0].as_py())
+        return int(rows["n"][0].as_py())
 
     def _use_table(self) -> None:
         if self._images("scores WHERE abnormal IS NOT NULL") == 0:
@@ -138,15 +139,15 @@ class Labelled:
         if left_out:
             self.notes.append(
                 f"left out: {images(left_out)} of the archive's train folder, on which detectors "
-                f"are fitted"
+                f"are trained"
             )
         unlabelled = self._images("scores WHERE abnormal IS NULL")
         if unlabelled:
             self.notes.append(f"left out: {images(unlabelled)} without a label")
         if self._images("labelled") == 0:
             raise TableError(
-                f"{self.table.typed} has labels for images of a train folder only, on which "
-                f"detectors are fitted: score the test images too"
+                f"{self.table.typed} has labels only for images of a train folder, on which "
+                f"detectors are trained: score the test images too"
             )
 
     def _train_ids(self) -> pa.ChunkedArray:
@@ -166,8 +167,8 @@ class Labelled:
     def _use_csv(self, labels: str) -> None:
         rows = _read_csv(labels)
         self.session.connection.register("given", rows)
-        # Two equalities, each of them a hash join; "name = key OR uri = key" would compare all
-        # images with all lines.
+        # Two joins on equality, which are hash joins; "name = key OR uri = key" would compare
+        # every image with every line.
         self.session.connection.execute(
             "CREATE VIEW labelled AS SELECT s.* REPLACE (coalesce(u.label, n.label) AS label, "
             "coalesce(u.abnormal, n.abnormal) AS abnormal, "
@@ -183,7 +184,7 @@ class Labelled:
                 f"{labels} names no image of {self.table.typed}: give names such as {example}"
             )
         if num < len(rows):
-            self.notes.append(f"{labels} has {len(rows):,} labels, of {images(num)} of the table")
+            self.notes.append(f"{labels} has {len(rows):,} labels, for {images(num)} of the table")
 
     def _images(self, source: str) -> int:
         rows = self.session.query(f"SELECT count(DISTINCT image_id) AS n FROM {source}")
@@ -200,7 +201,7 @@ class Labelled:
                 f"{row['num_abnormal']:,} of them abnormal"
             )
         if self.table.unfinished:
-            self.notes.append("the run has not finished, so images are missing")
+            self.notes.append("the scoring run has not finished, so some images have no score yet")
         for model in self.table.models:
             self._note_calibration(model)
 
@@ -213,8 +214,8 @@ class Labelled:
         self.session.connection.unregister("ids")
         if num:
             self.notes.append(
-                f"{model} was calibrated on {images(num)} of these and fitted on others, so its "
-                f"figures are too good: evaluate it on images it has not seen"
+                f"{model} was calibrated on {images(num)} of these and trained on others, so its "
+                f"metrics are too optimistic: evaluate it on images it has not seen"
             )
 
 
@@ -224,7 +225,8 @@ def images(num: int) -> str:
 
 
 def _read_csv(typed: str) -> pa.Table:
-    """Columns key (a name, or an absolute uri), label, abnormal, mask; one row per key."""
+    """Read a CSV of labels. Columns of the result: key (a name, or an absolute URI), label,
+    abnormal, mask; one row per key."""
     rows: dict[str, CsvRow] = {}
     for row in read_labels(typed):
         before = rows.setdefault(row.key, row)
@@ -235,9 +237,9 @@ def _read_csv(typed: str) -> pa.Table:
     siblings = {row.label for row in rows.values() if row.label is not None}
     naming = Naming()
     abnormal = [naming.judge(row.label or "", row.abnormal, siblings) for row in rows.values()]
-    if any(one is None for one in abnormal):
+    if any(truth is None for truth in abnormal):
         raise ConfigError(
-            f"{typed}: does not say which labels are abnormal, for none is called "
+            f"{typed}: does not say which labels are abnormal, because none is called "
             f"{' or '.join(NORMAL_NAMES)}: add a column abnormal"
         )
     return pa.table(

@@ -1,7 +1,8 @@
-"""How well scores tell abnormal images (or pixels) from normal ones, beside trivial baselines.
+"""Metrics of how well scores separate abnormal from normal images (or pixels), with baselines.
 
-A number alone misleads: where 80 of 100 images are abnormal, flagging everything has an F1 of
-0.89. So every result carries n, the anomaly ratio and what a detector without any skill reaches.
+A metric alone can mislead: if 80 of 100 images are abnormal, flagging every image has an F1 of
+0.89. So every result includes n, the anomaly ratio and the value that a detector without skill
+reaches.
 """
 
 from __future__ import annotations
@@ -21,42 +22,42 @@ CHANCE_AUPRO = AUPRO_LIMIT / 2
 
 @dataclass(frozen=True)
 class Ranking:
-    """Threshold-free quality of scores. Where a class is missing all figures are None and
-    `reason` says why; they are never NaN."""
+    """Threshold-free metrics of scores. If a class is missing, all metrics are None and `reason`
+    says why; they are never NaN."""
 
     num: int
     num_abnormal: int
     auroc: float | None = None
     """Chance: 0.5."""
     auroc_interval: Interval | None = None
-    """Holds the true AUROC 95 times of 100."""
+    """95 % confidence interval."""
     aupr: float | None = None
     """Average precision of the abnormal class. Chance: the anomaly ratio."""
     best_f1: float | None = None
-    """At the best threshold for these very labels (an oracle's threshold; nobody has it)."""
+    """F1 at the threshold that is optimal for these labels (an oracle's; not known in practice)."""
     best_threshold: float | None = None
     """An image is flagged where score >= best_threshold."""
     reason: str | None = None
 
     @property
     def anomaly_ratio(self) -> float | None:
-        """The share of abnormal images; also the AUPR of chance and the precision of flagging
-        everything."""
+        """Fraction of abnormal images; also the AUPR of chance and the precision of flagging every
+        image."""
         return self.num_abnormal / self.num if self.num else None
 
     @property
     def flag_everything_f1(self) -> float | None:
-        """F1 of calling every image abnormal: 2r / (1 + r)."""
+        """F1 of flagging every image: 2r / (1 + r) for anomaly ratio r."""
         ratio = self.anomaly_ratio
         return None if ratio is None else 2 * ratio / (1 + ratio)
 
 
 @dataclass(frozen=True)
 class Flagged:
-    """Quality of flagging where p_value < alpha: a threshold set without labels.
+    """Metrics of flagging p_value < alpha, a threshold that is set without labels.
 
-    A detector without skill flags a share alpha of every class: recall and false-positive rate
-    alpha, precision the anomaly ratio. A figure whose denominator is zero is None.
+    A detector without skill flags a fraction alpha of each class: its recall and false-positive
+    rate are alpha, its precision is the anomaly ratio. A metric whose denominator is zero is None.
     """
 
     alpha: float
@@ -86,10 +87,9 @@ class Flagged:
 
 
 def ranking(scores: np.ndarray, abnormal: np.ndarray) -> Ranking:
-    """Compare scores (n,) with labels (n,) of bool, True = abnormal.
+    """Compare scores (n,) with labels: bool (n,), True = abnormal.
 
-    Raises ValueError for NaN or infinite scores: an image without a score has an error and does
-    not belong here.
+    Raises ValueError for NaN or infinite scores; leave out images without a score.
     """
     scores, abnormal = _checked(scores, abnormal)
     num, num_abnormal = len(scores), int(abnormal.sum())
@@ -113,7 +113,7 @@ def ranking(scores: np.ndarray, abnormal: np.ndarray) -> Ranking:
 
 
 def flagged(p_values: np.ndarray, abnormal: np.ndarray, alpha: float = 0.05) -> Flagged:
-    """Count what p_value < alpha flags. Raises ValueError for NaN p-values."""
+    """Count the images that p_value < alpha flags. Raises ValueError for NaN p-values."""
     p_values, abnormal = _checked(p_values, abnormal)
     flags = p_values < alpha
     return Flagged(
@@ -127,29 +127,28 @@ def flagged(p_values: np.ndarray, abnormal: np.ndarray, alpha: float = 0.05) -> 
 
 @dataclass(frozen=True)
 class PixelResult:
-    """Quality of anomaly maps against masks; None with a reason, never NaN."""
+    """Metrics of anomaly maps against masks; None with a reason, never NaN."""
 
     num_images: int
     num_regions: int
     pixel_ratio: float | None = None
-    """The share of abnormal pixels."""
+    """Fraction of abnormal pixels."""
     auroc: float | None = None
     """Over all pixels of all images. Chance: 0.5."""
     aupro: float | None = None
     """Mean overlap with each connected defect, integrated over false-positive rates up to 0.3
     and divided by 0.3. Chance: 0.15."""
     auroc_error: float | None = None
-    """Bound on the difference of auroc from the exact one, from keeping 20 bits of each value."""
+    """Bound on the error of auroc that comes from keeping 20 bits of each value."""
     reason: str | None = None
 
 
 class PixelMetrics:
     """Pixel AUROC and AUPRO of any number of images in constant memory (24 MiB).
 
-    Map values are counted by the upper 20 bits of their float32 pattern (bins 0.05 % wide), which
-    keeps their order. Per-region overlap needs no list of regions either: the mean over regions
-    of the share of a region above t is one more histogram, in which a pixel of a region of m
-    pixels weighs 1/m.
+    Map values are binned by the upper 20 bits of their float32 pattern (bins 0.05 % wide), which
+    preserves their order. The mean over regions of the fraction of a region above t is another
+    histogram, in which a pixel of a region of m pixels has weight 1/m.
     """
 
     _SHIFT = 12
@@ -163,22 +162,22 @@ class PixelMetrics:
         self._num_regions = 0
 
     def add(self, anomaly_map: np.ndarray, mask: np.ndarray | None) -> None:
-        """Count one image: a map (h, w), larger = more anomalous, and its mask (h, w) of bool.
+        """Count one image: a map (h, w), larger = more anomalous, and its mask, bool (h, w).
 
-        None is the mask of a normal image. Raises ValueError for NaN or for unlike shapes.
+        The mask of a normal image is None. Raises ValueError for NaN or if the shapes differ.
         """
         values = np.asarray(anomaly_map, np.float32)
         if np.isnan(values).any():
             raise ValueError("an anomaly map holds NaN: its image has no valid score")
         mask = np.zeros(values.shape, bool) if mask is None else np.asarray(mask, bool)
         if mask.shape != values.shape:
-            raise ValueError(f"map {values.shape} and mask {mask.shape} are of unlike shapes")
+            raise ValueError(f"map {values.shape} and mask {mask.shape} differ in shape")
         bins = self._bins(values)
         self._normal += np.bincount(bins[~mask], minlength=self._BINS)
         self._num_images += 1
         if not mask.any():
             return
-        # 8-connected, so that a thin diagonal scratch stays one region.
+        # 8-connected, so that a thin diagonal scratch is one region.
         regions, num_regions = ndimage.label(mask, np.ones((3, 3)))
         sizes = np.bincount(regions[mask], minlength=num_regions + 1)
         inside = bins[mask]
@@ -187,7 +186,7 @@ class PixelMetrics:
         self._num_regions += num_regions
 
     def result(self) -> PixelResult:
-        """The figures over everything added so far."""
+        """Metrics over all images added so far."""
         num_normal, num_abnormal = int(self._normal.sum()), int(self._abnormal.sum())
         if num_normal == 0 or num_abnormal == 0:
             missing = "abnormal" if num_abnormal == 0 else "normal"
@@ -209,14 +208,15 @@ class PixelMetrics:
         )
 
     def _bins(self, values: np.ndarray) -> np.ndarray:
-        # Adding zero makes -0.0 equal 0.0. Negative floats sort backwards by pattern: flip them.
+        # Adding zero turns -0.0 into 0.0. Bit patterns of negative floats sort backwards: flip
+        # them.
         patterns = (np.ascontiguousarray(values) + np.float32(0)).view(np.uint32)
         ordered = np.where(patterns >> 31, ~patterns, patterns | np.uint32(1 << 31))
         return (ordered >> self._SHIFT).astype(np.int64)
 
 
 def _area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:
-    """The area under a rising curve (x, y) from 0 to limit, cut by linear interpolation."""
+    """Area under a curve (x, y), x ascending, from 0 to limit, which is interpolated linearly."""
     end = int(np.searchsorted(x, limit, side="right"))
     x_cut = np.append(x[:end], limit)
     y_cut = np.append(y[:end], np.interp(limit, x, y))
@@ -231,9 +231,11 @@ def _checked(values: np.ndarray, abnormal: np.ndarray) -> tuple[np.ndarray, np.n
     values = np.asarray(values, np.float64)
     abnormal = np.asarray(abnormal)
     if abnormal.dtype != np.bool_:
-        raise ValueError(f"labels are bool, True = abnormal, not {abnormal.dtype}")
+        raise ValueError(f"labels must be bool (True = abnormal), not {abnormal.dtype}")
     if values.shape != abnormal.shape or values.ndim != 1:
-        raise ValueError(f"{values.shape} values and {abnormal.shape} labels: one label per value")
+        raise ValueError(
+            f"{values.shape} values and {abnormal.shape} labels: give one label per value"
+        )
     num_bad = int(np.count_nonzero(~np.isfinite(values)))
     if num_bad:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Anomaly maps of a table's images beside their masks. The maps are computed again."""
+"""Compares anomaly maps of a table's images, which are recomputed, with their masks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ganad.storage import files as storage
 
 PIXEL_BATCH = 32
 LONGEST_SIDE = 1024
-"""Pixel figures are taken at the image's own size, at most this."""
+"""Pixel metrics are computed at the image's own size, but at most this many pixels per side."""
 
 
 def pixel_figures(labelled: Labelled, model: str, provider: Provider) -> PixelResult:
-    """Pixel AUROC and AUPRO of a model. Where there is nothing to compare, no image is fetched.
+    """Pixel AUROC and AUPRO of a model. No image is fetched if there is nothing to compare.
 
-    Images that cannot be compared are counted in the notes of `labelled`. Raises ModelError if the
+    Images that cannot be compared are reported in the notes of `labelled`. Raises ModelError if the
     model is gone.
     """
     if not labelled.num_masks(model):
@@ -41,7 +41,7 @@ def pixel_figures(labelled: Labelled, model: str, provider: Provider) -> PixelRe
         num_unmasked += len(rows) - len(masked)
         if not masked:
             continue
-        for row, one in zip(masked, map_images(masked), strict=True):
+        for row, anomaly_map in zip(masked, map_images(masked), strict=True):
             try:
                 mask = read_mask(row["mask"]) if row["abnormal"] else None
             except ArchiveError:
@@ -52,39 +52,41 @@ def pixel_figures(labelled: Labelled, model: str, provider: Provider) -> PixelRe
             if mask is not None and not mask.any():
                 num_unmasked += 1
                 continue
-            if one is None:
+            if anomaly_map is None:
                 num_unmapped += 1
                 continue
-            metrics.add(*at_image_size(one, mask, row))
-    left_out = f"{model}, not in the pixel figures:"
+            metrics.add(*at_image_size(anomaly_map, mask, row))
+    left_out = f"{model}, not in the pixel metrics:"
     if num_unmasked:
         labelled.notes.append(
-            f"{left_out} {images(num_unmasked)} of defects that have no readable mask"
+            f"{left_out} {images(num_unmasked)} of defects without a readable mask"
         )
     if unfit:
         labelled.notes.append(
-            f"{left_out} {images(len(unfit))} with a mask of another size or orientation, the "
+            f"{left_out} {images(len(unfit))} whose mask has another size or orientation, the "
             f"first {unfit[0]}"
         )
     if num_unmapped:
-        labelled.notes.append(f"{left_out} {images(num_unmapped)} that cannot be fetched any more")
+        labelled.notes.append(f"{left_out} {images(num_unmapped)} that can no longer be fetched")
     return metrics.result()
 
 
 def read_mask(uri: str) -> np.ndarray:
-    """A mask as bool (h, w), from an image or from a folder of images that show a defect each.
-    Raises ArchiveError."""
+    """Read a mask as bool (h, w) from an image, or as the union of all images in a folder. Raises
+    ArchiveError."""
     if is_image(uri) or not storage.is_folder(uri):
         return _read_mask_file(uri)
     names = [name for name in storage.list_names(uri) if is_image(name)]
     masks = [_read_mask_file(storage.join(uri, name)) for name in names]
     if len({mask.shape for mask in masks}) != 1:
-        raise ArchiveError(f"{uri}: its {len(masks)} masks are not of one size: give the image's")
+        raise ArchiveError(
+            f"{uri}: its {len(masks)} masks differ in size: make each as large as the image"
+        )
     return np.logical_or.reduce(masks)
 
 
 def misfit(mask: np.ndarray, row: Mapping[str, Any]) -> str | None:
-    """Why a mask is not that of the image in this row; None if it fits."""
+    """The reason why a mask does not fit the image of this row; None if it fits."""
     height, width = mask.shape
     if (width, height) == (row["width"], row["height"]):
         return None
@@ -95,12 +97,11 @@ def misfit(mask: np.ndarray, row: Mapping[str, Any]) -> str | None:
 
 
 def _read_mask_file(uri: str) -> np.ndarray:
-    """The pixels that are brighter than half of the brightest: 0/1 masks, 0/255 masks and smooth
-    edges alike."""
-    found = read_image(uri)
-    if found.array is None:
-        raise ArchiveError(f"{uri} is not a mask ({found.error}): give a PNG")
-    values = found.array
+    """Pixels above half of the maximum, which suits 0/1 masks, 0/255 masks and smooth edges."""
+    image = read_image(uri)
+    if image.array is None:
+        raise ArchiveError(f"{uri} is not a mask ({image.error}): give a PNG")
+    values = image.array
     if values.ndim == 3:
         values = np.asarray(Image.fromarray(values).convert("L"))
     return (values > values.max() / 2) & (values > 0)
@@ -109,9 +110,10 @@ def _read_mask_file(uri: str) -> np.ndarray:
 def at_image_size(
     anomaly_map: np.ndarray, mask: np.ndarray | None, row: Mapping[str, Any]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Map (float32) and mask (bool) of one shape: the mask's or the image's, at most 1024 a side.
+    """Resize map (float32) and mask (bool) to one shape: the mask's or the image's, but at most
+    LONGEST_SIDE per side.
 
-    Where a mask shrinks, a pixel that holds any defect is a defect: small ones do not vanish.
+    If a mask shrinks, a pixel with any defect in it counts as defect, so that small ones remain.
     """
     height, width = mask.shape if mask is not None else (row["height"], row["width"])
     shrink = max(1.0, max(height, width) / LONGEST_SIDE)

@@ -1,7 +1,7 @@
-"""What n calibration images can promise about a p-value.
+"""Guarantees on the false-positive rate of p < alpha, given n calibration images.
 
-A p-value is k / (n + 1) for a whole k. p < a therefore flags what the k = ceil(a (n + 1)) - 1
-highest of n + 1 ranks hold, and nothing at all if n is below 1 / a.
+Every p-value is k / (n + 1) for an integer k. p < a therefore flags the k = ceil(a (n + 1)) - 1
+highest of n + 1 ranks, which is nothing if n + 1 is at most 1 / a.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ _ROUNDING = 1e-9
 
 
 def num_ranks(num_calibration: int, alpha: float) -> int:
-    """How many of the p-values 1 / (n + 1), 2 / (n + 1) … are below alpha."""
+    """Number of the p-values 1 / (n + 1), 2 / (n + 1) … below alpha."""
     return max(0, math.ceil(alpha * (num_calibration + 1) - _ROUNDING) - 1)
 
 
 def images_needed(alpha: float) -> int:
-    """The fewest calibration images with which a p-value can be below alpha."""
+    """Minimum number of calibration images for a p-value below alpha."""
     return math.floor(1 / alpha + _ROUNDING)
 
 
 def false_positive_interval(num_calibration: int, alpha: float) -> Interval | None:
-    """The share of normal images that p < alpha flags with this very calibration; None if nothing
-    can be flagged.
+    """95 % interval of the fraction of normal images that p < alpha flags with one given
+    calibration set; None if nothing can be flagged.
 
-    Over all calibrations of n images it is Beta(k, n + 1 - k) (Vovk 2012, Conditional validity of
-    inductive conformal predictors): the order statistic that the threshold is.
+    Over random calibration sets of n images, the fraction is distributed as Beta(k, n + 1 - k),
+    because the threshold is an order statistic (Vovk 2012, Conditional validity of inductive
+    conformal predictors).
     """
     k = num_ranks(num_calibration, alpha)
     if k == 0:
@@ -42,7 +43,7 @@ def false_positive_interval(num_calibration: int, alpha: float) -> Interval | No
 
 
 def promise(model: str, num_calibration: int, alpha: float) -> str:
-    """What p < alpha means for a model with so many calibration images, in one sentence."""
+    """One sentence on what p < alpha means for a model with num_calibration calibration images."""
     interval = false_positive_interval(num_calibration, alpha)
     if interval is None:
         return (
@@ -52,5 +53,5 @@ def promise(model: str, num_calibration: int, alpha: float) -> str:
         )
     return (
         f"{model}: with {num_calibration:,} calibration images p < {alpha:g} flags between "
-        f"{interval.low:.1%} and {interval.high:.1%} of normal images (95 times of 100)"
+        f"{interval.low:.1%} and {interval.high:.1%} of normal images (95 % interval)"
     )

@@ -1,7 +1,7 @@
-"""How the models of a table stand to each other, to chance and to the brightness of the images.
+"""Compares the models of a table with each other, with chance and with mean image brightness.
 
-Figures of two models are compared on the images that both scored: the same images are easy or hard
-for both, so their difference is known better than either figure.
+Two models are compared on the images that both scored. Their AUROCs are correlated, because the
+same images are easy or hard for both, so the difference is known more precisely than either one.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from ganad.evaluation.delong import CHANCE_AUROC, Difference, Placements, differ
 from ganad.evaluation.labelled import Arrays
 
 AUTOMATIC = 2000
-"""Labelled images that are fetched to measure their brightness without being asked to."""
+"""Up to this many labelled images are fetched to measure their brightness by default."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One model beside the best one of its table and beside the best trivial detector."""
+    """One model compared with the best one of its table and with the best trivial detector."""
 
     model: str
     behind: Difference | None
-    """The best model's AUROC minus this one's; None for the best itself, and where the two share
-    no images of both classes."""
+    """The best model's AUROC minus this one's; None for the best model itself, or if their common
+    images do not include both classes."""
     over_trivial: Difference | None = None
-    """This one's AUROC minus that of the best trivial detector, where brightness was measured."""
+    """This model's AUROC minus that of the best trivial detector; None if brightness was not
+    measured."""
     trivial: str = ""
-    """Its name, such as bright."""
+    """Name of that trivial detector, such as bright."""
 
 
 def standings(
@@ -37,13 +38,13 @@ def standings(
     aurocs: Mapping[str, float],
     trivial: Mapping[str, Mapping[str, float]],
 ) -> list[Standing]:
-    """The models, best first.
+    """Standings of the models, best first.
 
-    arrays: by model. aurocs: of the models that have one. trivial: scores of trivial detectors by
-    name, each image_id -> score.
+    arrays: by model. aurocs: by model, for those that have one. trivial: name of a trivial detector
+    -> image_id -> score.
     """
     order = sorted(aurocs, key=lambda model: -aurocs[model])
-    found = []
+    result = []
     for model in order:
         own = arrays[model]
         behind = None if model == order[0] else _difference(arrays[order[0]], own)
@@ -54,37 +55,38 @@ def standings(
             if (value := _difference(kept, other)) is not None
         }
         name = min(differences, key=lambda name: differences[name].value, default="")
-        found.append(Standing(model, behind, differences.get(name), name))
-    return found
+        result.append(Standing(model, behind, differences.get(name), name))
+    return result
 
 
-def findings(found: Sequence[Standing], groups: Mapping[str, Placements]) -> list[str]:
-    """What the comparisons say, in sentences. groups: the placements of each model."""
+def findings(models: Sequence[Standing], groups: Mapping[str, Placements]) -> list[str]:
+    """Conclusions of the comparisons, one sentence each. groups: the placements of each model."""
     sentences = []
-    for one in found:
-        interval, auroc = groups[one.model].interval(), groups[one.model].auroc
+    for standing in models:
+        interval, auroc = groups[standing.model].interval(), groups[standing.model].auroc
         if interval.low <= CHANCE_AUROC:
             how = "worse than" if interval.high < CHANCE_AUROC else "no better than"
             sentences.append(
-                f"{one.model} is {how} chance: its AUROC is {auroc:.3f} "
+                f"{standing.model} is {how} chance: its AUROC is {auroc:.3f} "
                 f"({interval.low:.3f} to {interval.high:.3f}), and 0.5 needs no detector"
             )
-        if one.over_trivial is not None and one.over_trivial.interval.low <= 0:
+        if standing.over_trivial is not None and standing.over_trivial.interval.low <= 0:
             sentences.append(
-                f"{one.model} is no better than the brightness of the images: the trivial detector "
-                f"'{one.trivial}' has AUROC {auroc - one.over_trivial.value:.3f} on the same images"
+                f"{standing.model} is no better than the brightness of the images: the trivial "
+                f"detector '{standing.trivial}' has AUROC "
+                f"{auroc - standing.over_trivial.value:.3f} on the same images"
             )
-        if one.behind is not None and not one.behind.is_clear:
+        if standing.behind is not None and not standing.behind.is_clear:
             sentences.append(
-                f"{one.model} and {found[0].model} cannot be told apart on these images: their "
-                f"AUROC differs by {one.behind.value:.3f} ({one.behind.interval.low:.3f} to "
-                f"{one.behind.interval.high:.3f})"
+                f"{standing.model} and {models[0].model} do not differ significantly on these "
+                f"images: the difference of their AUROCs is {standing.behind.value:.3f} "
+                f"({standing.behind.interval.low:.3f} to {standing.behind.interval.high:.3f})"
             )
     return sentences
 
 
 def _trivial_arrays(own: Arrays, scores: Mapping[str, float]) -> tuple[Arrays, Arrays]:
-    """The images that have both: as the model scored them, and as the trivial detector did."""
+    """The images with both scores: the model's arrays and the trivial detector's arrays."""
     kept = np.array([image_id in scores for image_id in own.image_ids.tolist()], bool)
     ids = own.image_ids[kept]
     values = np.array([scores[image_id] for image_id in ids.tolist()], np.float64)
@@ -93,7 +95,7 @@ def _trivial_arrays(own: Arrays, scores: Mapping[str, float]) -> tuple[Arrays, A
 
 
 def _difference(one: Arrays, other: Arrays) -> Difference | None:
-    """On the images of both; None without both classes among them."""
+    """Difference on the common images; None unless they include both classes."""
     _, first, second = np.intersect1d(
         one.image_ids, other.image_ids, assume_unique=True, return_indices=True
     )

@@ -1,4 +1,4 @@
-"""Where to cut scores: by a rate of false discoveries without labels, by prices with them."""
+"""Chooses thresholds: by a false discovery rate without labels, or by costs with labels."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _FOLDS = 5
 
 @dataclass(frozen=True)
 class Discoveries:
-    """What a false discovery rate flags among num images of one model."""
+    """The images of one model that a false discovery rate flags."""
 
     rate: float
     num: int
     num_flagged: int
     threshold: float | None
-    """Images with p_value <= threshold are flagged; None: no image is."""
+    """Images with p_value <= threshold are flagged; None flags no image."""
     smallest: float | None = None
     """The smallest p-value of the table."""
     num_smallest: int = 0
 
     def sentence(self, model: str, num_calibration: int | None) -> str:
-        """The result in words, with the remedy where nothing can be flagged."""
+        """The result as a sentence, with a remedy if nothing can be flagged."""
         if self.threshold is not None:
             return (
                 f"{model}: {self.num_flagged:,} of {self.num:,} images at a false discovery rate "
@@ -49,14 +49,14 @@ class Discoveries:
 
 
 def discoveries(p_values: Sequence[float], counts: Sequence[int], rate: float) -> Discoveries:
-    """Benjamini and Hochberg 1995 over the p-values of a table.
+    """Apply the Benjamini-Hochberg procedure (1995) to the p-values of a table.
 
-    p_values: the distinct ones in rising order, counts: images that have each. Conformal p-values
-    of one calibration depend on each other positively, which keeps the rate (Bates et al. 2023,
-    Testing for outliers with conformal p-values).
+    p_values: distinct values, ascending. counts: images with each. Conformal p-values from one
+    calibration set are positively dependent, under which the procedure controls the rate (Bates et
+    al. 2023, Testing for outliers with conformal p-values).
     """
     if not 0 < rate < 1:
-        raise ConfigError(f"--fdr {rate:g} is not a rate: give one between 0 and 1, such as 0.1")
+        raise ConfigError(f"--fdr {rate:g} is not between 0 and 1: give a rate such as 0.1")
     values, sizes = np.asarray(p_values, np.float64), np.asarray(counts, np.int64)
     if len(values) == 0:
         return Discoveries(rate, 0, 0, None)
@@ -71,14 +71,14 @@ def discoveries(p_values: Sequence[float], counts: Sequence[int], rate: float) -
 
 @dataclass(frozen=True)
 class Prices:
-    """What a false alarm and a missed defect cost, in any one unit."""
+    """Costs of a false alarm and of a missed defect, in the same unit."""
 
     false_positive: float
     false_negative: float
 
     @classmethod
     def parse(cls, typed: str) -> Prices:
-        """From FP:FN, such as 1:20. Raises ConfigError."""
+        """Parse FP:FN, such as 1:20. Raises ConfigError."""
         parts = typed.split(":")
         try:
             prices = cls(*map(float, parts))
@@ -86,13 +86,13 @@ class Prices:
             prices = cls(0, 0)
         if not (0 < prices.false_positive < math.inf and 0 < prices.false_negative < math.inf):
             raise ConfigError(
-                f"--cost {typed} is not FP:FN: give the price of a false alarm and of a missed "
+                f"--cost {typed} is not FP:FN: give the costs of a false alarm and of a missed "
                 f"defect, such as 1:20"
             )
         return prices
 
     def of(self, flags: np.ndarray, abnormal: np.ndarray) -> float:
-        """The price of flagging these images, both bool (n,), for an image on average."""
+        """Mean cost per image of these flags; both arrays are bool (n,)."""
         false_positives = int((flags & ~abnormal).sum())
         false_negatives = int((~flags & abnormal).sum())
         total = self.false_positive * false_positives + self.false_negative * false_negatives
@@ -101,15 +101,15 @@ class Prices:
 
 @dataclass(frozen=True)
 class CheapestThreshold:
-    """The threshold of least cost for labelled images; costs are for an image on average."""
+    """The threshold with the least cost on labelled images; costs are means per image."""
 
     threshold: float
-    """An image is flagged where score >= threshold; infinity: none is."""
+    """Images with score >= threshold are flagged; infinity flags none."""
     cost: float
-    """On the images that it was chosen with."""
+    """Cost on the images used to choose the threshold."""
     cost_elsewhere: float | None
-    """On images that it was not chosen with: five times four fifths choose, one fifth pays. None
-    with fewer than five images of a class."""
+    """Cost on held-out images, by five-fold cross-validation. None with fewer than five images of a
+    class."""
     flag_nothing: float
     flag_everything: float
 
@@ -117,11 +117,11 @@ class CheapestThreshold:
 def cheapest(
     scores: np.ndarray, abnormal: np.ndarray, prices: Prices, seed: int = 0
 ) -> CheapestThreshold:
-    """Choose a threshold with labels: scores float64 (n,), abnormal bool (n,)."""
+    """Choose the threshold with the least cost. scores: float64 (n,), abnormal: bool (n,)."""
     threshold = _cheapest(scores, abnormal, prices)
     order = np.random.default_rng(seed).permutation(len(scores))
     folds = np.empty(len(scores), np.int64)
-    for value in (False, True):  # each fold gets its share of both classes
+    for value in (False, True):  # stratify the folds by class
         members = order[abnormal[order] == value]
         folds[members] = np.arange(len(members)) % _FOLDS
     elsewhere = None
@@ -143,7 +143,7 @@ def cheapest(
 def _cheapest(scores: np.ndarray, abnormal: np.ndarray, prices: Prices) -> float:
     order = np.argsort(-scores, kind="stable")
     ranked, truth = scores[order], abnormal[order]
-    # cost[i]: the first i images are flagged. Equal scores are flagged together or not at all.
+    # cost[i]: cost of flagging the first i images. Equal scores are flagged together or not at all.
     change = np.where(truth, -prices.false_negative, prices.false_positive)
     cost = prices.false_negative * truth.sum() + np.concatenate([[0.0], np.cumsum(change)])
     cuts = np.concatenate([[True], ranked[1:] != ranked[:-1], [True]])

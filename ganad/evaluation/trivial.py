@@ -1,4 +1,4 @@
-"""Detectors without any idea, which a figure must beat before it means anything."""
+"""Trivial detectors based on brightness, as baselines that a real detector must beat."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ BRIGHTNESS = Preprocessing(image_size=32, channels=1)
 
 
 def mean_brightness(rows: Iterable[Mapping[str, Any]]) -> tuple[np.ndarray, list[str]]:
-    """Rows of a manifest -> mean grey level in 0..255, float64 (n,), and the ids of the images
-    that can be read."""
+    """Mean grey levels in 0..255, float64 (n,), and ids of the readable images among the rows of a
+    manifest."""
     levels: dict[str, float] = {}
     for decoded, ids in from_rows(rows, BRIGHTNESS):
         levels |= _levels(decoded, ids)
@@ -27,7 +27,7 @@ def mean_brightness(rows: Iterable[Mapping[str, Any]]) -> tuple[np.ndarray, list
 def brightness_of(
     table: ScoreTable, batches: Iterable[Sequence[Mapping[str, Any]]]
 ) -> dict[str, float]:
-    """Rows of a score table -> mean grey level by image_id; images that are gone are left out."""
+    """image_id -> mean grey level of the rows of a score table; unavailable images are left out."""
     levels: dict[str, float] = {}
     for rows in batches:
         decoded = fetch(table, rows, BRIGHTNESS)
@@ -37,15 +37,15 @@ def brightness_of(
 
 def _levels(decoded: Sequence[Decoded], ids: Sequence[str]) -> dict[str, float]:
     return {
-        image_id: float(one.image.mean())
-        for one, image_id in zip(decoded, ids, strict=True)
-        if one.image is not None
+        image_id: float(image.image.mean())
+        for image, image_id in zip(decoded, ids, strict=True)
+        if image.image is not None
     }
 
 
 def trivial_scores(usual: float, levels: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of images by their mean brightness, float64 (n,); on some public sets these reach an
-    AUROC of 1. usual: the brightness of a normal image."""
+    """Scores of images by their mean brightness, name -> float64 (n,). On some public data sets one
+    of them reaches an AUROC of 1. usual: typical brightness of a normal image."""
     return {
         "constant": np.zeros(len(levels)),
         "bright": levels,

@@ -1,4 +1,4 @@
-"""The charts of the report as inline SVG; colours come from the page's style sheet."""
+"""Charts as inline SVG; colours come from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -11,11 +11,20 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 560, 270
 LEFT, RIGHT, TOP, BOTTOM = 46, 20, 26, 40
+_LOG_SCORES_FROM = 8
+"""The score axis is logarithmic if the highest score exceeds the median by this factor."""
+
+
+def score_range(low: float, high: float, median: float) -> tuple[float, float, bool]:
+    """(low, high, True for a logarithmic axis) of an axis for scores low..high, which may be
+    equal."""
+    log = low > 0 and high > _LOG_SCORES_FROM * median
+    return (low - 0.5, high + 0.5, log) if low == high else (low, high, log)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Values low..high, of which low < high, onto pixels start..end."""
+    """Maps values low..high (low < high) to pixels start..end."""
 
     low: float
     high: float
@@ -24,16 +33,16 @@ class Axis:
     log: bool = False
 
     def place(self, value: float) -> float:
-        """The pixel of a value; values beyond the ends lie on them."""
+        """The pixel position of a value; values outside low..high are clipped."""
         value = min(max(value, self.low), self.high)
         if self.log:
-            share = math.log(value / self.low) / math.log(self.high / self.low)
+            fraction = math.log(value / self.low) / math.log(self.high / self.low)
         else:
-            share = (value - self.low) / (self.high - self.low)
-        return self.start + share * (self.end - self.start)
+            fraction = (value - self.low) / (self.high - self.low)
+        return self.start + fraction * (self.end - self.start)
 
     def ticks(self, num: int = 5) -> list[float]:
-        """Round values along the axis."""
+        """Round values along the axis, about `num` of them."""
         if not self.log:
             return _round_steps(self.low, self.high, num)
         first, last = (
@@ -55,10 +64,11 @@ def _round_steps(low: float, high: float, num: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of scores between edges; groups are drawn over one another.
+    """Counts of scores in bins; groups are drawn over one another.
 
-    counts: name of the group -> int (bins,). shares: heights are shares of each group, so that a
-    few abnormal images stay visible beside many normal ones; otherwise counts on a log scale.
+    edges: float (bins + 1,). counts: group -> int (bins,). shares: draw the fraction of each group,
+    so that a few abnormal images stay visible beside many normal ones; otherwise draw counts on a
+    logarithmic scale.
     """
 
     edges: np.ndarray
@@ -106,10 +116,10 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Uniformity:
-    """Share of images with p <= a, over a, both logarithmic.
+    """The fraction of images with p <= a as a function of a, both on logarithmic scales.
 
-    groups: name -> (p-values in rising order, share at or below each). band: (a, lowest, highest
-    share) within which normal images stay 95 times of 100.
+    groups: name -> (p-values in ascending order, fraction at or below each). band: (a, lower,
+    upper), the 95 % interval of the fraction for normal images.
     """
 
     groups: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -138,7 +148,7 @@ class Uniformity:
 
 @dataclass(frozen=True)
 class Curve:
-    """Values over steps, two points at least; marks are steps to point out."""
+    """Values over training steps, at least two points; marks are steps to highlight."""
 
     points: Sequence[tuple[int, float]]
     log: bool
@@ -163,7 +173,7 @@ class Curve:
             )
         line = " L".join(_point(x, y, step, value) for step, value in self.points)
         parts.append(_path(f"M{line}", "curve all"))
-        return _svg(parts, "Course over the steps")
+        return _svg(parts, "Values over training steps")
 
 
 def _staircase(x: Axis, y: Axis, alpha: np.ndarray, share: np.ndarray) -> str:
@@ -228,6 +238,6 @@ def _path(points: str, style: str) -> str:
 
 
 def _svg(parts: Sequence[str], title: str) -> Markup:
-    # All text in it is of this module, a number, or escaped.
+    # Safe: the parts hold numbers, escaped text and text of this module.
     opening = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">'
     return Markup(f"{opening}{''.join(parts)}</svg>")

@@ -1,4 +1,4 @@
-"""The numbers behind the report's charts, counted by DuckDB: no list of all scores is needed."""
+"""Computes the numbers of the report's charts in DuckDB, without loading all scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ganad.report.charts import Histogram, Uniformity
+from ganad.report.charts import Histogram, Uniformity, score_range
 from ganad.scores.sql import Session
 
 ALPHAS = (0.05, 0.01, 0.001)
@@ -20,7 +20,7 @@ _MANY = 10_000
 
 @dataclass(frozen=True)
 class Source:
-    """Where one model's scores come from: the view `scores`, or `labelled` where labels exist."""
+    """One model's scores in a view: `labelled` if the table has labels, else `scores`."""
 
     session: Session
     view: str
@@ -32,46 +32,45 @@ class Source:
 
     @property
     def group(self) -> str:
-        """SQL of the group that a row is drawn in."""
+        """SQL expression for the group of a row: normal, abnormal, or all without labels."""
         return "if(abnormal, 'abnormal', 'normal')" if self.labelled else "'all'"
 
     def rows(self, select: str, rest: str = "") -> list[dict[str, Any]]:
-        """The result of SELECT over this model's scores; rest goes on after the condition."""
+        """The result of SELECT over this model's scores; rest: SQL after the WHERE condition."""
         sql = f"SELECT {select} FROM {self.view} WHERE model = $1 AND score IS NOT NULL {rest}"
         return list(self.session.query(sql, self.model).to_pylist())
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """What p < alpha flags, by group: (flagged, all)."""
+    """Images flagged by p < alpha."""
 
     alpha: float
     score: float | None
-    """An image of the table is flagged if its score is above; None if all are flagged."""
+    """An image is flagged if its score is above this; None if all are flagged."""
     flagged: dict[str, tuple[int, int]]
+    """Group -> (flagged images, all images)."""
 
 
 def histogram(source: Source, threshold: Threshold | None) -> Histogram | None:
-    """Scores by group; None without any score."""
+    """The histogram of scores by group; None without any score."""
     limits = source.rows(
         "count(*) AS n, min(score) AS low, max(score) AS high, approx_quantile(score, 0.5) AS mid"
     )
     num, low, high, mid = limits[0].values()
     if num == 0:
         return None
-    log = low > 0 and high > 8 * mid
-    if low == high:
-        low, high = low - 0.5, high + 0.5
+    low, high, log = score_range(low, high, mid)
     bins = _BINS if num >= _FEW else _FEW_BINS
     start, end = (math.log(low), math.log(high)) if log else (low, high)
     place = f"(({'ln(score)' if log else 'score'}) - ({start!r})) / ({end - start!r}) * {bins}"
-    found = source.rows(
+    rows = source.rows(
         f"{source.group} AS kind, greatest(0, least({bins - 1}, floor({place})))::INT AS bin, "
         f"count(*) AS n",
         "GROUP BY ALL",
     )
     counts: dict[str, np.ndarray] = {}
-    for row in sorted(found, key=lambda row: str(row["kind"]), reverse=True):  # abnormal on top
+    for row in sorted(rows, key=lambda row: str(row["kind"]), reverse=True):  # abnormal on top
         counts.setdefault(row["kind"], np.zeros(bins, np.int64))[row["bin"]] += row["n"]
     edges = np.linspace(start, end, bins + 1)
     return Histogram(
@@ -85,23 +84,24 @@ def histogram(source: Source, threshold: Threshold | None) -> Histogram | None:
 
 
 def uniformity(source: Source, num_calibration: int | None) -> Uniformity | None:
-    """p-values by group, with the band of chance for the normal ones; None without p-values."""
-    found = source.rows(
+    """The curve of p-values by group, with the 95 % band of normal images; None without
+    p-values."""
+    rows = source.rows(
         f"{source.group} AS kind, p_value, count(*) AS n",
         "AND p_value IS NOT NULL GROUP BY ALL ORDER BY p_value",
     )
-    if not found:
+    if not rows:
         return None
     groups: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     sizes: dict[str, int] = {}
-    for kind in sorted({row["kind"] for row in found}, reverse=True):
-        p_values = np.array([row["p_value"] for row in found if row["kind"] == kind])
-        counts = np.array([row["n"] for row in found if row["kind"] == kind])
-        sizes[kind] = int(counts.sum())
-        groups[kind] = _thinned(p_values, np.cumsum(counts) / counts.sum())
+    for group in sorted({row["kind"] for row in rows}, reverse=True):
+        p_values = np.array([row["p_value"] for row in rows if row["kind"] == group])
+        counts = np.array([row["n"] for row in rows if row["kind"] == group])
+        sizes[group] = int(counts.sum())
+        groups[group] = _thinned(p_values, np.cumsum(counts) / counts.sum())
     smallest = min(float(p_values[0]) for p_values, _ in groups.values())
     lowest = min(0.5, smallest if num_calibration is None else 1 / (num_calibration + 1))
-    reference = next((kind for kind in ("normal", "all") if kind in groups), None)
+    reference = next((group for group in ("normal", "all") if group in groups), None)
     band = None
     if num_calibration is not None and reference is not None:
         band = chance_band(num_calibration, sizes[reference])
@@ -109,14 +109,14 @@ def uniformity(source: Source, num_calibration: int | None) -> Uniformity | None
 
 
 def chance_band(num_calibration: int, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(a, lowest, highest share of num fresh normal images with p <= a, 95 times of 100).
+    """(a, lower, upper): the 95 % interval of the fraction of num new normal images with p <= a.
 
-    With n calibration images and a = k / (n + 1), the share that the calibration lets through is
-    Beta(k, n + 1 - k), and the number flagged beta-binomial (Vovk 2012, Conditional validity of
-    inductive conformal predictors).
+    With n calibration images and a = k / (n + 1), the false-positive rate is distributed as
+    Beta(k, n + 1 - k), and the number flagged as beta-binomial (Vovk 2012, Conditional validity of
+    inductive conformal predictors). Each array: float64, one element per k.
     """
     k = np.unique(np.rint(np.geomspace(1, num_calibration, 60)).astype(int))
-    if num > _MANY:  # the images' own chance no longer matters
+    if num > _MANY:  # sampling noise of the images is negligible
         low, high = (stats.beta.ppf(q, k, num_calibration + 1 - k) for q in (0.025, 0.975))
     else:
         low, high = (
@@ -126,8 +126,8 @@ def chance_band(num_calibration: int, num: int) -> tuple[np.ndarray, np.ndarray,
 
 
 def thresholds(source: Source) -> list[Threshold]:
-    """What p < 0.05, 0.01 and 0.001 flag; no row for what the calibration is too small to show."""
-    found = []
+    """Images flagged by p < 0.05, 0.01 and 0.001; levels that flag nothing are omitted."""
+    result = []
     for alpha in ALPHAS:
         rows = source.rows(
             f"{source.group} AS kind, count(*) AS n, "
@@ -139,14 +139,14 @@ def thresholds(source: Source) -> list[Threshold]:
         if not any(count for count, _ in flagged.values()):
             continue
         scores = [row["score"] for row in rows if row["score"] is not None]
-        found.append(Threshold(alpha, max(scores, default=None), flagged))
-    return found
+        result.append(Threshold(alpha, max(scores, default=None), flagged))
+    return result
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most some hundred points of a curve, evenly along the logarithm of x."""
+    """At most _CURVE_POINTS points of a curve, evenly spaced in the logarithm of x."""
     if len(x) <= _CURVE_POINTS:
         return x, y
-    wanted = np.geomspace(x[0], x[-1], _CURVE_POINTS)
-    chosen = np.unique(np.searchsorted(x, wanted, side="right").clip(1) - 1)
+    targets = np.geomspace(x[0], x[-1], _CURVE_POINTS)
+    chosen = np.unique(np.searchsorted(x, targets, side="right").clip(1) - 1)
     return x[chosen], y[chosen]

@@ -1,4 +1,4 @@
-"""The images that a report shows: fetched, shrunk, with their heat maps."""
+"""Fetches the images that a report shows and makes thumbnails and heat maps of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _SCORED = f"SELECT {_COLUMNS} FROM scores WHERE model = $1 AND score IS NOT NULL
 
 @dataclass(frozen=True)
 class Card:
-    """One image on the page. Pictures are data URIs; photo is None where `missing` says why."""
+    """One image on the page. Pictures are data URIs; if photo is None, `missing` gives the
+    reason."""
 
     rank: int | None
     row: dict[str, Any]
@@ -34,12 +35,12 @@ class Card:
     heat: str | None
     outline: str | None
     pixelated: bool
-    """Smaller than it is shown: draw its pixels, do not blur them."""
+    """True for an image smaller than its display size, which is drawn without smoothing."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """The highest scores, and some from the middle to compare them with."""
+    """The images with the highest scores, and some with median scores for comparison."""
 
     worst: list[Card]
     typical: list[Card]
@@ -50,7 +51,7 @@ class Gallery:
 def gallery(
     table: ScoreTable, session: Session, model: str, num_worst: int, map_images: MapImages | None
 ) -> Gallery:
-    """Fetch the images to show, and no others."""
+    """Choose and fetch the images to show."""
     worst = _rows(session, "ORDER BY score DESC, image_id", model, num_worst)
     typical = _rows(
         session,
@@ -67,8 +68,8 @@ def gallery(
     maps = _maps(rows, images, map_images)
     scale = pictures.Scale.over(maps)
     cards = [
-        _card(rank if rank <= len(worst) else None, row, image, one, scale)
-        for rank, (row, image, one) in enumerate(zip(rows, images, maps, strict=True), start=1)
+        _card(rank if rank <= len(worst) else None, row, image, heat, scale)
+        for rank, (row, image, heat) in enumerate(zip(rows, images, maps, strict=True), start=1)
     ]
     return Gallery(
         cards[: len(worst)],
@@ -79,18 +80,18 @@ def gallery(
 
 
 def _rows(session: Session, order: str, model: str, num: int) -> list[dict[str, Any]]:
-    found = session.query(f"{_SCORED} {order} LIMIT {num}", model)
-    return list(found.to_pylist(maps_as_pydicts="strict"))
+    rows = session.query(f"{_SCORED} {order} LIMIT {num}", model)
+    return list(rows.to_pylist(maps_as_pydicts="strict"))
 
 
 def _maps(
     rows: Sequence[dict[str, Any]], images: Sequence[Decoded], map_images: MapImages | None
 ) -> list[np.ndarray | None]:
     maps: list[np.ndarray | None] = [None] * len(rows)
-    there = [i for i, image in enumerate(images) if image.image is not None]
-    if map_images is not None and there:
-        for i, one in zip(there, map_images([rows[i] for i in there]), strict=True):
-            maps[i] = one
+    readable = [i for i, image in enumerate(images) if image.image is not None]
+    if map_images is not None and readable:
+        for i, heat in zip(readable, map_images([rows[i] for i in readable]), strict=True):
+            maps[i] = heat
     return maps
 
 
@@ -124,4 +125,4 @@ def _outline(row: dict[str, Any]) -> str | None:
         mask = read_mask(row["mask"])
         return None if misfit(mask, row) else pictures.outline(mask)
     except ArchiveError:
-        return None  # a vanished mask takes nothing from the image
+        return None  # show the image even if its mask is gone

@@ -1,4 +1,4 @@
-"""Originals, reconstructions and anomaly maps side by side, as one picture."""
+"""Makes one picture of originals, reconstructions and anomaly maps side by side."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ MARGIN = 2
 def picture_grid(
     originals: np.ndarray, reconstructions: np.ndarray | None, maps: np.ndarray | None
 ) -> Image.Image:
-    """A column per image, rows original, reconstruction (where there is one) and map.
+    """Draw one column per image, with rows for originals, reconstructions and maps if given.
 
-    originals uint8 (n, c, h, w); reconstructions float (n, c, h, w) in [-1, 1]; maps float
-    (n, h, w), shown from 0 and below (black) to the largest value of all of them (white).
+    originals: uint8 (n, c, h, w). reconstructions: float (n, c, h, w) in [-1, 1]. maps: float
+    (n, h, w), drawn from 0 and below (black) to the largest value of all maps (white).
     """
     rows = [_rgb(originals)]
     if reconstructions is not None:
@@ -35,14 +35,14 @@ def picture_grid(
         np.uint8,
     )
     for i, row in enumerate(rows):
-        for j, one in enumerate(row):
+        for j, tile in enumerate(row):
             top_edge, left = MARGIN + i * (height + MARGIN), MARGIN + j * (width + MARGIN)
-            canvas[top_edge : top_edge + height, left : left + width] = one
+            canvas[top_edge : top_edge + height, left : left + width] = tile
     return Image.fromarray(canvas)
 
 
 def rows_of(grid: Image.Image, side: int) -> list[Image.Image]:
-    """The rows of a grid of images with that side, without the margins above and below."""
+    """Cut a grid into its rows, without margins; side: height of an image in pixels."""
     step = side + MARGIN
     return [
         grid.crop((0, top, grid.width, top + side))

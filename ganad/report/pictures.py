@@ -1,4 +1,4 @@
-"""Images and anomaly maps as small data URIs, so that the page needs nothing but itself."""
+"""Encodes images and anomaly maps as small data URIs, which keep a page self-contained."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 from PIL import Image
 
 LONGEST_SIDE = 256
-"""Of a thumbnail, in pixels."""
+"""Longest side of a thumbnail, in pixels."""
 HEAT_SIDE = 128
-"""Of a heat map, in pixels; the browser smooths it."""
+"""Longest side of a heat map, in pixels; the browser smooths it."""
 LEVELS = 48
 
-# Dark violet to pale yellow, of even steps in lightness: ranks stay visible without colour.
+# Dark violet to pale yellow in even steps of lightness, so the order shows without colour, too.
 _COLOURS = np.array(
     [[66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]], float
 )
 _OPAQUE_FROM = 0.55
-"""Share of the scale from which a heat map is as opaque as it gets."""
+"""Fraction of the scale at which a heat map reaches its full opacity."""
 _OPACITY = 0.82
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Map values that are drawn as nothing and as the brightest; one for all images of a model,
-    so that images can be compared."""
+    """The map values drawn transparent (low) and brightest (high). All images of a model share one
+    scale, so that they can be compared."""
 
     low: float
     high: float
@@ -36,7 +36,7 @@ class Scale:
     @classmethod
     def over(cls, maps: Iterable[np.ndarray | None]) -> Scale | None:
         """From the median to the 99.5th percentile of all pixels; None without maps."""
-        values = [np.asarray(one, float).ravel() for one in maps if one is not None]
+        values = [np.asarray(heat, float).ravel() for heat in maps if heat is not None]
         if not values:
             return None
         low, high = np.percentile(np.concatenate(values), [50, 99.5])
@@ -44,34 +44,34 @@ class Scale:
 
 
 def thumbnail_side(sizes: Sequence[tuple[int, int]]) -> int:
-    """The side to decode at: that of the largest image, but no more than a thumbnail needs."""
+    """The side to decode images at: the longest side of all, but at most LONGEST_SIDE."""
     return min(LONGEST_SIDE, max((max(size) for size in sizes), default=LONGEST_SIDE))
 
 
 def fitted(width: int, height: int, side: int) -> tuple[int, int]:
-    """Width and height scaled so that the longer one is side."""
+    """Width and height scaled so that the longer one equals `side`."""
     scale = side / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def thumbnail(pixels: np.ndarray, width: int, height: int) -> str:
-    """uint8 (c, s, s) of an image of width x height -> a data URI of its own proportions."""
+    """Encode pixels, uint8 (c, s, s), of a width x height image in its own proportions."""
     square = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     image = square.resize(fitted(width, height, pixels.shape[-1]), Image.Resampling.LANCZOS)
     if len(pixels) == 3 and not (np.ptp(pixels, axis=0)).any():
         image = image.convert("L")
     if max(image.size) <= 64:
-        return _data_uri(image, "PNG", optimize=True)
-    return _data_uri(image, "JPEG", quality=82, optimize=True)
+        return data_uri(image, "PNG", optimize=True)
+    return data_uri(image, "JPEG", quality=82, optimize=True)
 
 
 def heat_map(anomaly_map: np.ndarray, scale: Scale, width: int, height: int) -> str:
-    """A map (h, w) of an image of width x height -> a data URI, clear where nothing is unusual."""
+    """Encode a map (h, w) of a width x height image, transparent where it is low."""
     return _as_uri(heat_png(anomaly_map, scale, width, height), "png")
 
 
 def heat_png(anomaly_map: np.ndarray, scale: Scale, width: int, height: int) -> bytes:
-    """A map (h, w) of an image of width x height -> a PNG file, clear where nothing is unusual."""
+    """A PNG file of a map (h, w) of a width x height image, transparent where it is low."""
     level = np.clip((np.asarray(anomaly_map, float) - scale.low) / (scale.high - scale.low), 0, 1)
     size = fitted(width, height, min(HEAT_SIDE, max(anomaly_map.shape)))
     smooth = Image.fromarray(level.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
@@ -87,7 +87,7 @@ def heat_png(anomaly_map: np.ndarray, scale: Scale, width: int, height: int) -> 
 
 
 def outline(mask: np.ndarray) -> str:
-    """A mask (h, w) of bool -> a data URI of its contour."""
+    """Encode the contour of a mask, bool (h, w)."""
     height, width = mask.shape
     size = fitted(width, height, min(LONGEST_SIDE, max(mask.shape)))
     small = np.asarray(Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX))
@@ -97,10 +97,11 @@ def outline(mask: np.ndarray) -> str:
         core &= np.roll(inside, shift, axis)[1:-1, 1:-1]
     image = Image.fromarray((inside[1:-1, 1:-1] & ~core).astype(np.uint8), "P")
     image.putpalette(bytes([0, 0, 0, 64, 255, 208]))
-    return _data_uri(image, "PNG", optimize=True, transparency=bytes([0, 255]))
+    return data_uri(image, "PNG", optimize=True, transparency=bytes([0, 255]))
 
 
-def _data_uri(image: Image.Image, kind: str, **options: object) -> str:
+def data_uri(image: Image.Image, kind: str, **options: object) -> str:
+    """Encode an image as a data URI. kind: PNG or JPEG; options: those of Pillow's save."""
     return _as_uri(_encoded(image, kind, **options), kind.lower())
 
 

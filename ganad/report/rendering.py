@@ -1,4 +1,4 @@
-"""Templates made into HTML: what comes from outside is escaped, numbers look alike everywhere."""
+"""Renders templates as HTML with escaped text and uniform number formats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(template: str, page: Any, package: str = "ganad.report") -> str:
-    """A template of the package with its page, as HTML."""
+    """Render a template of a package with the data of its page."""
     environment = Environment(
         loader=PackageLoader(package, "."),
         autoescape=True,
@@ -26,7 +26,7 @@ def render(template: str, page: Any, package: str = "ganad.report") -> str:
 
 
 def _number(value: float | None) -> str:
-    """Four digits, also where the last are zeros, so that a column of numbers is even."""
+    """Four significant digits, including trailing zeros, so that columns of numbers align."""
     if value is None:
         return "–"
     return f"{value:#.4g}" if 1e-3 <= abs(value) < 1e3 else f"{value:.4g}"

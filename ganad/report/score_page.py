@@ -1,4 +1,4 @@
-"""What the report says, gathered from a score table; how it looks is the template's affair."""
+"""Gathers the data of the score report from a score table; the template does the layout."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ModelPage:
     id: str
     counts: dict[str, int]
     num_flagged: int | None
-    """Images with p < 0.05; None where the model has no p-values."""
+    """Number of images with p < 0.05; None if the model has no p-values."""
     num_calibration: int | None
     notes: list[str]
     histogram: Markup | None
@@ -42,7 +42,7 @@ class ModelPage:
 
 
 @dataclass(frozen=True)
-class Page:
+class ScorePage:
     """Everything on the page."""
 
     title: str
@@ -59,15 +59,17 @@ class Page:
     version: str = __version__
 
 
-def gather(table: ScoreTable, num_worst: int, model: str | None, provider: Provider | None) -> Page:
-    """Read what the page needs. provider gives anomaly maps, None leaves them out."""
+def gather_score_page(
+    table: ScoreTable, num_worst: int, model: str | None, provider: Provider | None
+) -> ScorePage:
+    """Read everything that the page shows. provider: source of anomaly maps; None omits them."""
     models = _chosen(table, model)
     labelled = _labelled(table)
     session = labelled.session if labelled is not None else table.session()
     counts = table.counts()
     failures = _failures(session)
     try:
-        return Page(
+        return ScorePage(
             title=table.uri.rstrip("/").rpartition("/")[2],
             uri=table.uri,
             labelled=labelled is not None,
@@ -75,8 +77,8 @@ def gather(table: ScoreTable, num_worst: int, model: str | None, provider: Provi
             problems=table.check_counts(counts),
             models=sorted(
                 (
-                    _model_page(table, session, labelled, one, counts[one], num_worst, provider)
-                    for one in models
+                    _model_page(table, session, labelled, id, counts[id], num_worst, provider)
+                    for id in models
                 ),
                 key=_best_first,
             ),
@@ -90,7 +92,7 @@ def gather(table: ScoreTable, num_worst: int, model: str | None, provider: Provi
 
 
 def _best_first(page: ModelPage) -> tuple[float, str]:
-    """By AUROC where labels exist; models without one come last."""
+    """Sort key: AUROC, highest first, then models without one."""
     auroc = page.groups[0].ranking.auroc if page.groups else None
     return (1.0 if auroc is None else -auroc, page.id)
 
@@ -98,7 +100,7 @@ def _best_first(page: ModelPage) -> tuple[float, str]:
 def _chosen(table: ScoreTable, model: str | None) -> list[str]:
     if model is None:
         return table.models
-    chosen = [one for one in table.models if one.startswith(model)]
+    chosen = [id for id in table.models if id.startswith(model)]
     if not chosen:
         raise ConfigError(
             f"{model} has not scored {table.typed}: choose among {', '.join(table.models)}"
@@ -110,7 +112,7 @@ def _labelled(table: ScoreTable) -> Labelled | None:
     try:
         return Labelled(table)
     except TableError:
-        return None  # a page without labels makes sense too
+        return None  # the report needs no labels
 
 
 def _model_page(
@@ -130,9 +132,9 @@ def _model_page(
         try:
             map_images = provider(table, model)
         except GanadError as error:
-            notes.append(f"heat maps are missing: {error}")
+            notes.append(f"there are no heat maps: {error}")
     flags = thresholds(source)
-    chart = histogram(source, next((one for one in flags if one.alpha == ALPHA), None))
+    chart = histogram(source, next((flag for flag in flags if flag.alpha == ALPHA), None))
     curve = uniformity(source, None if calibration is None else len(calibration))
     flagged = session.query(
         f"SELECT count(p_value) AS n, count(*) FILTER (p_value < {ALPHA}) AS flagged FROM scores "
@@ -163,10 +165,10 @@ def _config(table: ScoreTable, model: str) -> str | None:
 
 
 def _failures(session: Session) -> list[dict[str, Any]]:
-    """Error texts with their images, most frequent first, and some names."""
-    found = session.query(
+    """Error texts, most frequent first, with the number of images and some of their names."""
+    rows = session.query(
         f"SELECT error, count(DISTINCT image_id) AS num, min(name, {_NAMES_SHOWN}) AS names "
         f"FROM (SELECT DISTINCT error, image_id, name FROM scores WHERE error IS NOT NULL) "
         f"GROUP BY error ORDER BY num DESC, error"
     )
-    return list(found.to_pylist())
+    return list(rows.to_pylist())

@@ -1,13 +1,11 @@
-"""The page of a training run, training.html in the model's folder: curves, pictures, events.
+"""Writes the page of a training run, training.html in the model's folder.
 
-It is made of what the run left behind: model.json, calibration.parquet, training/curves.json and
-the grids of pictures in training/grids; without these, of the losses by epoch in model.json.
+The page is made from model.json, calibration.parquet, training/curves.json and the picture grids in
+training/grids. Without curves.json, the losses per epoch in model.json are drawn.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -22,8 +20,9 @@ from PIL import Image
 from ganad import __version__
 from ganad.calibration import Calibration
 from ganad.images.load import read_image
-from ganad.report.charts import Curve, Histogram
+from ganad.report.charts import Curve, Histogram, score_range
 from ganad.report.grid import rows_of
+from ganad.report.pictures import data_uri
 from ganad.report.rendering import render
 from ganad.saved import read_info
 from ganad.storage import files as storage
@@ -31,15 +30,16 @@ from ganad.storage import files as storage
 ALPHA = 0.05
 RATE = "images_per_second"
 LOG_FROM = 30
-"""A curve whose values differ by this factor is drawn on a logarithmic scale."""
+"""Curves whose values span more than this factor are drawn on a logarithmic scale."""
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A row of pictures, as a data URI."""
+    """A row of pictures."""
 
     name: str
     picture: str
+    """A data URI."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class TrainingPage:
     id: str
     detector: str
     facts: dict[str, str]
-    """Tiles: name -> number."""
+    """Name -> formatted number."""
     curves: list[tuple[str, Markup]]
-    """Title and chart, for each loss, the validation score and the rate."""
+    """(title, chart) of each loss, the validation score and the training speed."""
     strips: list[Strip]
     events: list[dict[str, Any]]
     histogram: Markup | None
@@ -71,12 +71,12 @@ def write_training_page(model: str) -> str:
     """Write training.html into the folder of a saved model; returns the file's URI."""
     folder = storage.absolute(model)
     uri = storage.join(folder, "training.html")
-    storage.write_bytes(uri, render("training_page.html.j2", gather(folder)).encode())
+    storage.write_bytes(uri, render("training_page.html.j2", gather_training_page(folder)).encode())
     return uri
 
 
-def gather(folder: str) -> TrainingPage:
-    """Read what the page needs from a saved model's folder."""
+def gather_training_page(folder: str) -> TrainingPage:
+    """Read everything that the page shows from a saved model's folder."""
     info = dict(read_info(folder))
     training = dict(info["training"])
     history = training.pop("history", [])
@@ -113,14 +113,14 @@ def _facts(training: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> 
         "num_workers": "workers",
         RATE: "images per second",
     }
-    found = {
+    facts = {
         title: f"{training[name]:,}"
         for name, title in names.items()
         if training.get(name) is not None
     }
     if "steps" in training:
-        found["signs of collapse"] = str(sum("collapse" in one["event"] for one in events))
-    return found
+        facts["signs of collapse"] = str(sum("collapse" in event["event"] for event in events))
+    return facts
 
 
 def _calibration(folder: str) -> Calibration | None:
@@ -134,10 +134,7 @@ def _histogram(calibration: Calibration | None, threshold: float | None) -> Mark
     if calibration is None:
         return None
     scores = calibration.scores
-    low, high = float(scores[0]), float(scores[-1])
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    log = low > 0 and high > 8 * float(np.median(scores))
+    low, high, log = score_range(float(scores[0]), float(scores[-1]), float(np.median(scores)))
     num_bins = int(np.clip(2 * math.sqrt(len(scores)), 8, 40))
     spaced = np.geomspace if log else np.linspace
     edges = spaced(low, high, num_bins + 1)
@@ -152,7 +149,7 @@ def _curves(
     uri = storage.join(folder, "training", "curves.json")
     epochs = [entry for entry in history if "epoch" in entry and "step" in entry]
     points = list(storage.read_json(uri)) if storage.exists(uri) else epochs
-    marks = [int(one["step"]) for one in events]
+    marks = [int(event["step"]) for event in events]
     validated = [(e["step"], e["validation_score"]) for e in epochs if "validation_score" in e]
     series = {
         name: [(point["step"], point[name]) for point in points if name in point]
@@ -163,8 +160,8 @@ def _curves(
         series["score of held-out normal images"] = validated
     return [
         (name.replace("_", " "), _curve(values, marks))
-        # Losses first, what is not a loss last.
-        for name, values in sorted(series.items(), key=lambda one: one[0] == RATE)
+        # Losses first, the training speed last.
+        for name, values in sorted(series.items(), key=lambda item: item[0] == RATE)
         if len(values) > 1
     ]
 
@@ -177,27 +174,25 @@ def _curve(points: Sequence[tuple[int, float]], marks: Sequence[int]) -> Markup:
 
 
 def _strips(folder: str, side: int) -> list[Strip]:
-    """The originals, their reconstructions as epochs went by, and the last heat maps. Where there
-    are no reconstructions, because the detector sees maps, the heat maps as epochs went by."""
+    """The originals, their reconstructions after each recorded epoch, and the last heat maps. For a
+    detector without reconstructions, which sees maps, the heat maps after each recorded epoch."""
     grids = storage.join(folder, "training", "grids")
     names = sorted(name for name in storage.list_names(grids) if name.endswith(".png"))
     strips: list[Strip] = []
     last: list[Image.Image] = []
     for name in names:
-        found = read_image(storage.join(grids, name))
-        rows = [] if found.array is None else rows_of(Image.fromarray(found.array), side)
+        image = read_image(storage.join(grids, name))
+        rows = [] if image.array is None else rows_of(Image.fromarray(image.array), side)
         if len(rows) < 2:
-            continue  # damaged: the page is made of the others
+            continue  # damaged: show the other grids
         last = rows
         if not strips:
-            strips.append(Strip("original", _data_uri(last[0])))
-        strips.append(Strip(f"epoch {int(name[6:-4])}", _data_uri(last[1])))
+            strips.append(Strip("original", _picture(last[0])))
+        strips.append(Strip(f"epoch {int(name[6:-4])}", _picture(last[1])))
     if len(last) > 2:
-        strips.append(Strip("difference", _data_uri(last[2])))
+        strips.append(Strip("difference", _picture(last[2])))
     return strips
 
 
-def _data_uri(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+def _picture(image: Image.Image) -> str:
+    return data_uri(image, "PNG", optimize=True)

@@ -6,7 +6,7 @@ import sys
 from typing import Any, TextIO
 
 from ganad.errors import ConfigError
-from ganad.evaluation.compare import QUANTILES, Comparison, in_words
+from ganad.evaluation.compare import QUANTILES, Comparison, sentences
 from ganad.evaluation.compare import compare as compare_tables
 from ganad.evaluation.evaluate import ALPHA
 from ganad.scores.table import ScoreTable
@@ -58,7 +58,7 @@ def compare(
     if bound is None:
         return 0
     beyond = result.beyond(bound)
-    for sentence in in_words(beyond, bound):
+    for sentence in sentences(beyond, bound):
         say(sentence)
     return BEYOND if beyond else 0
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from ganad.errors import TableError
-from ganad.evaluation.compare import compare, in_words
+from ganad.evaluation.compare import compare, sentences
 from ganad.scores.table import ScoreTable
 from tests.ganad.scores.make_table import MODEL, OTHER, make_rows, write_table
 
@@ -44,7 +44,7 @@ def test_only_what_moved_is_beyond_the_bound(tmp_path):
     first, second = night(tmp_path / "a", 0), night(tmp_path / "b", 1, shift=1.5)
     found = compare(first, second).beyond(0.1)
     assert [one.folder for one in found] == [None, "line/left"]
-    (_, text) = in_words(found, 0.1)
+    (_, text) = sentences(found, 0.1)
     assert text.startswith(f"{MODEL}, folder 'line/left': the distance of the scores is 0.")
 
 
@@ -68,7 +68,7 @@ def test_models_and_folders_of_one_table_alone_are_told(tmp_path):
     second = night(tmp_path / "b", 1, num=60, name="other/1.png")
     result = compare(first, second)
     assert [one.folder for one in result.comparisons] == [None]
-    assert f"{OTHER} is in {first.typed} alone, and was not compared" in result.notes
+    assert f"{OTHER} was not compared, because only {first.typed} has it" in result.notes
     assert any("no folder has 20 images in both tables" in note for note in result.notes)
 
 

@@ -75,7 +75,7 @@ def test_columns_are_those_of_scores_and_the_members(table):
 def test_one_model_is_no_ensemble(tmp_path, table):
     alone = ScoreTable(small_table(tmp_path / "u"))
     session = alone.session()
-    with pytest.raises(ConfigError, match="^--ensemble min needs two models or more"):
+    with pytest.raises(ConfigError, match="^--ensemble min needs at least two models"):
         add_ensemble(session, alone.models, "min")
     with pytest.raises(ConfigError, match="^--ensemble max is not known: give fisher, min, mean"):
         add_ensemble(session, table.models, "max")

@@ -60,7 +60,7 @@ def test_models_are_compared_on_the_same_images_in_plain_words(tmp_path):
     assert worst.behind.value == pytest.approx(whole[0] - whole[-1], abs=0.01)  # five images fewer
     text = " ".join(result.findings)
     assert re.search(r"a-chance is no better than chance: its AUROC is 0\.\d+ \(", text)
-    assert f"{twin.model} and {best.model} cannot be told apart on these images" in text
+    assert f"{twin.model} and {best.model} do not differ significantly on these images" in text
     assert "c-good is no better" not in text
 
 
@@ -170,8 +170,8 @@ def test_images_that_cannot_be_compared_are_counted(table, image_folder, tmp_pat
 
     result = evaluate(ScoreTable(folder), pixels=True, provider=one_without)
     notes = " ".join(result.notes)
-    assert "not in the pixel figures: 3 images of defects that have no readable mask" in notes
-    assert "not in the pixel figures: 1 image that cannot be fetched any more" in notes
+    assert "not in the pixel metrics: 3 images of defects without a readable mask" in notes
+    assert "not in the pixel metrics: 1 image that can no longer be fetched" in notes
     assert result.pixels[MODEL].num_images == 12
 
 
@@ -186,7 +186,7 @@ def test_a_mask_of_another_size_or_orientation_is_refused_by_name(table, tmp_pat
     folder = write_table(str(tmp_path / "u"), {MODEL: rows}, manifest={"uri": table.manifest_uri})
     result = evaluate(ScoreTable(folder), pixels=True, provider=dark)
     (note,) = [note for note in result.notes if "another size" in note]
-    assert "2 images with a mask of another size or orientation, the first" in note
+    assert "2 images whose mask has another size or orientation, the first" in note
     assert "wide.png with 32 x 16 pixels for an image of 16 x 32" in note or (
         "small.png with 16 x 16 pixels for an image of 32 x 32" in note
     )
@@ -202,7 +202,7 @@ def test_a_folder_of_masks_is_their_union(tmp_path):
     (tmp_path / "notes.txt").write_text("not a mask")
     assert read_mask(str(tmp_path)).any(axis=1).tolist() == [False, True, False, False, True, False]
     Image.fromarray(np.zeros((8, 6), np.uint8)).save(tmp_path / "002.png")
-    with pytest.raises(ArchiveError, match="its 3 masks are not of one size"):
+    with pytest.raises(ArchiveError, match="its 3 masks differ in size"):
         read_mask(str(tmp_path))
 
 

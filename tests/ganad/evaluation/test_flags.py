@@ -59,7 +59,7 @@ def test_false_discoveries_are_counted_for_each_model(table, session):
         )["p_value"].to_numpy()
         assert len(p_values) > 0
         assert p_values[-1] <= 0.2 * len(p_values) / len(everything) + 1e-9
-    with pytest.raises(ConfigError, match="^--fdr 2 is not a rate"):
+    with pytest.raises(ConfigError, match="^--fdr 2 is not between 0 and 1"):
         by_false_discoveries(table, session, 2)
 
 

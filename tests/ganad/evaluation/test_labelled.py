@@ -58,7 +58,7 @@ def test_images_that_detectors_are_fitted_on_are_left_out(image_folder, tmp_path
     write_table(folder, {MODEL: rows_of(manifest)}, manifest=place)
     labelled = Labelled(ScoreTable(folder))
     assert labelled.notes[0] == (
-        "left out: 40 images of the archive's train folder, on which detectors are fitted"
+        "left out: 40 images of the archive's train folder, on which detectors are trained"
     )
     arrays = labelled.arrays(MODEL)
     assert (len(arrays.scores), arrays.abnormal.sum()) == (16, 8)
@@ -109,7 +109,7 @@ def test_a_csv_with_a_column_abnormal_is_believed(table, tmp_path):
     )
     labelled = Labelled(table, str(csv))
     assert labelled.arrays(MODEL).abnormal.tolist() == [True, False]
-    assert labelled.notes == [f"{csv} has 3 labels, of 2 images of the table"]
+    assert labelled.notes == [f"{csv} has 3 labels, for 2 images of the table"]
 
 
 @pytest.mark.parametrize(

@@ -186,5 +186,5 @@ def test_images_without_defects_are_normal_pixels_and_alone_give_a_reason():
 def test_bad_maps_are_refused():
     with pytest.raises(ValueError, match="NaN"):
         PixelMetrics().add(np.full((2, 2), np.nan), None)
-    with pytest.raises(ValueError, match="unlike shapes"):
+    with pytest.raises(ValueError, match="differ in shape"):
         PixelMetrics().add(np.zeros((2, 2)), np.zeros((3, 3), bool))

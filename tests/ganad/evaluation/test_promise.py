@@ -17,7 +17,7 @@ def test_103_calibration_images_promise_little_about_five_percent():
     assert (interval.low, interval.high) == pytest.approx((0.016, 0.0965), abs=5e-4)
     assert promise("knn-1", 103, 0.05) == (
         "knn-1: with 103 calibration images p < 0.05 flags between 1.6% and 9.6% of normal images "
-        "(95 times of 100)"
+        "(95 % interval)"
     )
 
 

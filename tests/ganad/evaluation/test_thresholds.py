@@ -50,7 +50,7 @@ def test_normal_images_alone_are_flagged_at_most_so_often():
 
 
 def test_a_rate_is_a_share():
-    with pytest.raises(ConfigError, match=r"^--fdr 5 is not a rate"):
+    with pytest.raises(ConfigError, match=r"^--fdr 5 is not between 0 and 1"):
         discoveries([0.1], [1], 5)
 
 

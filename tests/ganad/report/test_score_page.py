@@ -148,7 +148,7 @@ def test_images_that_have_vanished_show_why(image_folder, tmp_path):
     write_table(folder, {MODEL: rows})
     reader = Reader(written(folder, tmp_path, num_worst=3, provider=dark))
     assert len(reader.find("div", "missing")) == 1
-    assert "no picture cannot be fetched: there is no such file" in reader.words
+    assert "image unavailable cannot be fetched: there is no such file" in reader.words
     assert len(reader.find("img", "photo")) == 2 + 6
 
 
@@ -157,8 +157,8 @@ def test_a_page_without_labels_makes_sense(tmp_path):
     reader = Reader(written(folder, tmp_path, provider=None))
     assert "all images" in reader.words
     assert "Detection" not in reader.words
-    assert "abnormal curve" not in reader.words
-    assert "what rises above it at the left is more than chance" in reader.words
+    assert "curve of abnormal images" not in reader.words
+    assert "more anomalous images than chance explains" in reader.words
     assert len(reader.find("svg")) == 2
     assert "None" not in reader.words
 
@@ -202,8 +202,8 @@ def test_a_table_whose_images_all_failed(tmp_path):
 def test_a_run_that_is_not_finished_and_a_model_that_is_gone_are_told(tmp_path):
     folder = write_table(str(tmp_path / "t"), {MODEL: make_rows()}, run=False)
     words = Reader(written(folder, tmp_path)).words
-    assert "the run has not finished" in words
-    assert "heat maps are missing:" in words
+    assert "the scoring run has not finished" in words
+    assert "there are no heat maps:" in words
 
 
 def test_the_calibration_of_the_model_is_told(tmp_path):

@@ -96,15 +96,15 @@ def test_a_run_is_shown_with_its_curves_pictures_and_events(model: Model, tmp_pa
 def test_a_fit_without_a_record_has_a_page_too(model: Model, tmp_path: Path) -> None:
     page = page_of(tmp_path)
     assert "Scores of normal images" in page.text
-    assert "Losses and rates" in page.text  # by epoch
-    assert "Held-out images, rebuilt" not in page.text
+    assert "Training curves" in page.text  # by epoch
+    assert "Reconstructions of held-out images" not in page.text
     assert json.dumps("ganomaly")[1:-1] in page.text
 
 
 def test_few_calibration_images_promise_nothing(model: Model, tmp_path: Path) -> None:
     assert model.calibration is not None
     assert len(model.calibration) < 19
-    assert "too few for p < 0.05" in page_of(tmp_path).text
+    assert "too few of them for any p-value below 0.05" in page_of(tmp_path).text
 
 
 def test_a_curve_goes_through_its_points_and_down_is_down() -> None:

@@ -42,7 +42,7 @@ def test_maps_of_a_real_model_in_the_page_and_in_the_figures(image_folder, tmp_p
     report(folder, str(tmp_path / "page.html"))
     html = (tmp_path / "page.html").read_text()
     assert html.count('class="heat"') == 16
-    assert "heat maps are missing" not in html
+    assert "there are no heat maps" not in html
     evaluate(folder, pixels=True, format="json")
     (whole,) = json.loads(capsys.readouterr().out)
     assert 0 <= whole["pixel_auroc"] <= 1
