@@ -14,9 +14,7 @@ from statistics import median
 from typing import Any
 
 from ganad.archive.listing import list_images
-from ganad.detectors import configure, create
 from ganad.images.decode import Preprocessing
-from ganad.model import Model
 from ganad.saved import read_info
 from pipelines.benchmark import roofline, shrinking
 from pipelines.benchmark.anomalib import predict_with_anomalib
@@ -27,6 +25,7 @@ from pipelines.benchmark.scoring_data import (
     make_paths,
     make_tar,
     put_on_s3,
+    untrained,
 )
 from pipelines.console.progress import say
 
@@ -67,7 +66,7 @@ def scoring(
     tiles = Path(data).absolute() / "magnetic_tile"
     workers = workers or os.cpu_count() or 1
     jpegs = make_jpegs(folder / f"jpegs-{num}", str(tiles / "train"), num)
-    model = str(Path(model).absolute()) if model else _untrained(folder / "model")
+    model = str(Path(model).absolute()) if model else untrained(folder / "model")
     turns = _turns(model, jpegs, num, workers, folder)
     if s3 is not None:
         turns |= _turns_on_s3(model, jpegs, num, workers, folder, s3)
@@ -105,11 +104,6 @@ def _value(figure: Figure) -> str:
 def _line(figure: Figure) -> str:
     beside = f" ({figure['beside']})" if figure["beside"] else ""
     return f"{figure['what']}: {_value(figure)}{beside}"
-
-
-def _untrained(folder: Path) -> str:
-    config = configure("ganomaly", {"image_size": 64, "channels": 1})
-    return Model(create("ganomaly", config), None).save(str(folder))
 
 
 def _turns(model: str, jpegs: Path, num: int, workers: int, folder: Path) -> dict[str, Turn]:

@@ -224,3 +224,22 @@ def startup(
 
     rows = run(rounds)
     write_table(list(rows[0]), rows, sys.stdout)
+
+
+@benchmarks.command()
+def start(
+    rounds: Annotated[int, typer.Option(min=1, help="Jobs; the median counts.")] = 3,
+    workers: Workers = None,
+    model: Annotated[
+        str | None, typer.Option(help="A saved model. Default: an untrained GANomaly.")
+    ] = None,
+) -> None:
+    """Where the seconds at the start and the end of a scoring job go, on a small table.
+
+    Example: ganad benchmark start
+    """
+    from pipelines.benchmark.job_start import job_start as run
+    from pipelines.console.output import write_table
+
+    rows = run(rounds, workers, model)
+    write_table(list(rows[0]), rows, sys.stdout)

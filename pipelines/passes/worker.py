@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -60,13 +61,18 @@ class UnitWorker(ABC):
 
     preprocessings: Sequence[Preprocessing]
     setup: Callable[..., None]
+    started: float
+    ready: float
+    """When setup began and ended, in seconds since 1970."""
 
     def __init__(self, **arguments: Any) -> None:
         self._failure: GanadError | None = None
+        self.started = time.time()
         try:
             self.setup(**arguments)
         except GanadError as error:
             self._failure = error
+        self.ready = time.time()
 
     @abstractmethod
     def work(self, images: DecodedUnit) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ganad.scores.notes import kinds_of, read_notes, summary
 from ganad.scores.records import ManifestFacts, Run, write_run
 from ganad.scores.table import ScoreTable
 from ganad.storage.retry import JOB_PATIENCE_S, patiently
-from pipelines.score.totals import Totals
+from pipelines.score.totals import COUNTED, Totals
 
 NUM_FAILURES = 100
 """Error texts that a run's record holds, the most frequent; the table holds them all."""
@@ -32,7 +32,8 @@ def finish(table: str, begun: Sequence[Run], manifest: Manifest, totals: Totals)
 
 def _finish(table: str, begun: Sequence[Run], manifest: Manifest, totals: Totals) -> dict[str, Run]:
     scores = ScoreTable(table, [run.model for run in begun])
-    counts, failures = scores.counts(), scores.failures()
+    counts = scores.counts()
+    failures = scores.failures() if any(one["failed"] for one in counts.values()) else {}
     for run in begun:
         found = counts.get(run.model, {"in": 0, "distinct": 0})
         if found["in"] != manifest.num_images or found["distinct"] != manifest.num_images:
@@ -40,6 +41,8 @@ def _finish(table: str, begun: Sequence[Run], manifest: Manifest, totals: Totals
                 f"{table} has {found['in']:,} rows ({found['distinct']:,} images) of {run.model} "
                 f"for {manifest.num_images:,} images: run the same command again"
             )
+    work = summary(read_notes(scores))
+    totals.reached(COUNTED)
     shared = {
         "manifest": ManifestFacts(
             uri=manifest.uri,
@@ -49,7 +52,7 @@ def _finish(table: str, begun: Sequence[Run], manifest: Manifest, totals: Totals
         ),
         "failure_kinds": kinds_of(failures),
         "failures": dict(islice(failures.items(), NUM_FAILURES)),
-        "work": summary(read_notes(scores)),
+        "work": work,
         "timings": totals.timings(),
         "versions": versions() | {"ray": ray.__version__},
         "command": sys.argv,

@@ -19,7 +19,7 @@ from pipelines.score.engines import EAGER
 from pipelines.score.finish import finish
 from pipelines.score.job import find_job
 from pipelines.score.plan import Plan
-from pipelines.score.totals import Totals
+from pipelines.score.totals import JOINED, LEFT, LISTED, Totals
 from pipelines.score.work import ModelFolder, Scoring
 
 
@@ -45,8 +45,10 @@ def score(
     ids = [model.id for model in saved]
     with BackgroundListing(source, storage.join(table, MANIFEST), out) as archive:
         archive.wait_for_start()
+        totals.reached(LISTED)
         job = find_job(table, out, ids, archive)
         with connected(debug):
+            totals.reached(JOINED)
             resources = allocate(workers, gpu, cores=cores)
             scoring = Scoring(saved, table, archive, resources, totals, engine)
             job = job or scoring.begin()
@@ -59,5 +61,6 @@ def score(
                 scoring.score(units.add(archive.parts), units.num_images_before)
             if retry_failed:
                 scoring.retry(job)
+        totals.reached(LEFT)
         archive.report()
     return finish(table, list(scoring.runs.values()), archive.wait_for_end(), totals)

@@ -65,6 +65,8 @@ class Scorer(ModelWorker):
             "write_s": write_s,
             "retries": sum(images.decoding["retries"].values()) + len(retried),
             "failures": failures,
+            "started": self.started,
+            "ready": self.ready,
         }
         return {"report": json.dumps(report)}
 

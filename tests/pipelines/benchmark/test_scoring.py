@@ -14,8 +14,14 @@ from ganad.errors import ArchiveError
 from ganad.images.decode import Preprocessing, decode
 from ganad.model import load
 from pipelines.benchmark import roofline, shrinking
-from pipelines.benchmark.scoring import _untrained, as_markdown, scoring
-from pipelines.benchmark.scoring_data import make_jpegs, make_large_jpeg, make_paths, make_tar
+from pipelines.benchmark.scoring import as_markdown, scoring
+from pipelines.benchmark.scoring_data import (
+    make_jpegs,
+    make_large_jpeg,
+    make_paths,
+    make_tar,
+    untrained,
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +58,7 @@ def test_without_tiles_it_says_so(tmp_path: Path) -> None:
 
 
 def test_the_hand_written_loop_finds_the_same_scores(data: Path, tmp_path: Path) -> None:
-    model = _untrained(tmp_path / "model")
+    model = untrained(tmp_path / "model")
     folder = make_jpegs(tmp_path / "jpegs", str(data), 70)
     paths = [row["uri"] for row in list_images([str(folder)])]
     assert roofline.hand_written_loop(model, paths, 1, tmp_path / "by-hand.parquet") > 0
@@ -62,7 +68,7 @@ def test_the_hand_written_loop_finds_the_same_scores(data: Path, tmp_path: Path)
 
 
 def test_every_process_has_a_share(data: Path, tmp_path: Path) -> None:
-    model = _untrained(tmp_path / "model")
+    model = untrained(tmp_path / "model")
     rows = list(list_images([str(make_jpegs(tmp_path / "jpegs", str(data), 6))]))
     for measure in (roofline.decode_alone, roofline.forward_alone, roofline.both):
         assert 0 < measure(model, rows, 2) < float("inf")
