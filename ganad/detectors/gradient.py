@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ganad.batch import patches
 from ganad.batch.fixed import fixed
@@ -19,7 +20,9 @@ from ganad.detectors.base import BatchScores, Detector
 from ganad.detectors.config import GradientConfig, RepresentationConfig
 from ganad.detectors.places import TermScale
 from ganad.errors import ConfigError
-from ganad.features.maps import FeatureMaps
+
+if TYPE_CHECKING:
+    from ganad.features.maps import FeatureMaps
 
 MAPS_BATCH = 16
 """Images per forward pass of the frozen network."""
@@ -64,6 +67,18 @@ class Inputs(NamedTuple):
     """Values lie in [-1, 1], where a generator ends in tanh; else its end is linear."""
 
 
+class _NoDraws(TorchFunctionMode):
+    """Leaves weights as they are instead of drawing them. On the device "meta", which holds no
+    numbers, a draw makes torch import its compiler, which takes a second."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 class GradientDetector(Detector[GradientConfigT]):
     """A detector whose networks are trained step by step.
 
@@ -88,6 +103,9 @@ class GradientDetector(Detector[GradientConfigT]):
         self.scale: TermScale | None = None
         self.shape = Inputs(config.input_size, config.channels, bounded=True)
         if isinstance(config, RepresentationConfig) and config.representation == "maps":
+            # Not above: it imports timm, which takes seconds.
+            from ganad.features.maps import FeatureMaps
+
             backbone = config.backbone.model_copy(update={"grid": config.network_size})
             self.maps = FeatureMaps(
                 backbone, config.input_size, config.seed, load_weights, config.input_key
@@ -111,7 +129,7 @@ class GradientDetector(Detector[GradientConfigT]):
     @classmethod
     def num_bytes(cls, config: GradientConfigT) -> float | None:
         try:
-            with torch.device("meta"):
+            with torch.device("meta"), _NoDraws():
                 return sum(one.nbytes for one in cls.from_saved(config).state_dict().values())
         except (OverflowError, TypeError):  # an integer of more than 64 bits
             return math.inf

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from ganad.images.decode import Decoded
-from ganad.model import Model
 from ganad.scores.table import SCHEMA
+
+if TYPE_CHECKING:
+    from ganad.model import Model
 
 CARRIED = ("image_id", "uri", "member", "name", "label", "abnormal", "mask")
 
