@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, TextIO
 
 from ganad.errors import OutputError
@@ -52,8 +53,9 @@ class _Checked:
         with _translated(self._stream):
             self._stream.flush()
 
-    @property
+    @cached_property
     def buffer(self) -> _CheckedBytes:
+        # Kept: a file object that is forgotten flushes itself, and its errors are lost.
         return _CheckedBytes(self._stream)
 
 
