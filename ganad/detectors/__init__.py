@@ -35,6 +35,7 @@ DETECTORS = {
     "ocsvm": "statistics.ocsvm:Ocsvm",
     "padim": "maps.padim:Padim",
     "patchcore": "maps.patchcore:Patchcore",
+    "dictionary": "maps.dictionary:Dictionary",
     "autoencoder": "reconstruction.autoencoder:Autoencoder",
     "vae": "reconstruction.vae:Vae",
     "pixelcnn": "likelihood.pixelcnn:PixelCnn",

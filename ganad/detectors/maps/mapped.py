@@ -60,8 +60,12 @@ class MapDetector(StatisticsDetector[MapConfigT, StatisticsT], Generic[MapConfig
             return self.maps(prepared)
 
     def training_maps(self, images: Tensor) -> Iterator[Tensor]:
-        """Raw maps of consecutive batches of uint8 training images, each varied as configured and
-        cut into windows if any. Raises TrainingError if a map is not finite.
+        """The raw maps of training_batches."""
+        return (maps for _, maps in self.training_batches(images))
+
+    def training_batches(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Consecutive batches of uint8 training images, each varied as configured and cut into
+        windows if any, with their raw maps. Raises TrainingError if a map is not finite.
 
         Batches are filled up as for scoring: a fit then does not depend, in the last bits, on how
         the training images were divided.
@@ -75,7 +79,7 @@ class MapDetector(StatisticsDetector[MapConfigT, StatisticsT], Generic[MapConfig
                         f"{self.name}: the network gives training images maps that are not finite: "
                         f"set precision to float32 or use other weights"
                     )
-                yield found
+                yield some, found
 
     def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         places, score = self.score_places(self.raw_maps(images))

@@ -32,6 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ocsvm": {"backbone": BACKBONE},
     "padim": {"backbone": BACKBONE, "num_channels": 10},
     "patchcore": {"backbone": BACKBONE, "entries": 100},
+    "dictionary": {"backbone": BACKBONE, "entries": 20},
 }
 GRADIENT = [name for name in DETECTORS if issubclass(find(name), GradientDetector)]
 ON_MAPS = [name for name in GRADIENT if issubclass(find_config(name), RepresentationConfig)]
