@@ -63,8 +63,8 @@ class Meter:
         self.open_ended = False
         """Whether the total may grow."""
         self._began = self._last = self._updated = time.monotonic()
-        self._reported: tuple[int, int] | None = None
-        """Done and total of the last line."""
+        self._reported: int | None = None
+        """Units done in the last line."""
         self._bar: Progress | None = None
         self._ended = threading.Event()
 
@@ -97,7 +97,7 @@ class Meter:
         self._ended.set()
         if self._bar is not None:
             self._bar.stop()
-        elif kind is None and self._reported != (self.done, self.total):
+        elif kind is None and not (self.done == self.total and self._reported == self.done):
             self._line()
 
     @property
@@ -130,7 +130,7 @@ class Meter:
 
     def _line(self) -> None:
         self._last = time.monotonic()
-        self._reported = (self.done, self.total)
+        self._reported = self.done
         quiet = self._last - self._updated
         left = (self.total - self.done) / self.rate if self.rate > 0 else math.inf
         known = 0 < left < math.inf and not self.open_ended
