@@ -30,6 +30,9 @@ class Calibration:
 
     scores: np.ndarray
     ids: tuple[str, ...]
+    folds: int = 0
+    """0: one model scored images that it was not fitted to, and p-values are exact. k: crossed in
+    k folds, and they are approximate (see ganad.training.crossed)."""
 
     def __post_init__(self) -> None:
         scores = np.asarray(self.scores, dtype=np.float64).reshape(-1)
@@ -90,6 +93,13 @@ class Calibration:
             return float("inf")
         return float(self.scores[len(self) - num_above])
 
+    @property
+    def method(self) -> str:
+        """How it was made, in a few words."""
+        if self.folds:
+            return f"crossed ({len(self)} images in {self.folds} folds): p-values are approximate"
+        return f"held out ({len(self)} images): p-values are exact"
+
     def notes(self) -> list[str]:
         """What a user should know before trusting these p-values; empty if nothing."""
         notes = []
@@ -97,6 +107,12 @@ class Calibration:
             notes.append(
                 f"calibrated on {len(self)} images: no p-value is below {1 / (len(self) + 1):.2g}; "
                 f"{RECOMMENDED} or more give finer ones"
+            )
+        if self.folds:
+            notes.append(
+                f"p-values are approximate: {self.folds} models have scored the {len(self)} "
+                f"calibration images, each without the fold that it scored; this model is fitted "
+                f"to all of them"
             )
         num_distinct = len(np.unique(self.scores))
         if num_distinct <= len(self) // 2:
@@ -107,8 +123,9 @@ class Calibration:
         return notes
 
     def to_table(self) -> pa.Table:
-        """Columns image_id and score, sorted by score."""
-        return pa.table({"image_id": pa.array(self.ids, pa.string()), "score": self.scores})
+        """Columns image_id and score, sorted by score; the metadata has the folds."""
+        table = pa.table({"image_id": pa.array(self.ids, pa.string()), "score": self.scores})
+        return table.replace_schema_metadata({"folds": str(self.folds)})
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Calibration:
@@ -116,4 +133,5 @@ class Calibration:
         missing = {"image_id", "score"} - set(table.column_names)
         if missing:
             raise ValueError(f"calibration table lacks the column {', '.join(sorted(missing))}")
-        return cls(table["score"].to_numpy(), tuple(table["image_id"].to_pylist()))
+        folds = int((table.schema.metadata or {}).get(b"folds", 0))
+        return cls(table["score"].to_numpy(), tuple(table["image_id"].to_pylist()), folds)

@@ -45,11 +45,24 @@ def normal_rows(rows: pa.Table, typed: str, drop_abnormal: bool = False) -> pa.T
     return rows
 
 
-def with_subsets(rows: pa.Table, seed: int) -> pa.Table:
-    """The rows sorted by name, with a column `part` that holds the subset of each."""
+def with_subsets(rows: pa.Table, seed: int, folds: int = 0) -> pa.Table:
+    """The rows sorted by name, with a column `part` that holds the subset of each.
+
+    folds: 0, or the number of folds of a crossed calibration: the subsets are then fold-0, fold-1
+    and so on.
+    """
     rows = rows.sort_by([("name", "ascending"), ("image_id", "ascending")])
-    subsets = [subset_of(name, seed) for name in rows["name"].to_pylist()]
+    names = rows["name"].to_pylist()
+    if folds:
+        subsets = [fold_name(int(_place(f"{seed}\0fold\0{name}") * folds)) for name in names]
+    else:
+        subsets = [subset_of(name, seed) for name in names]
     return rows.append_column("part", pa.array(subsets, pa.string()))
+
+
+def fold_name(number: int) -> str:
+    """The name of a fold as a subset."""
+    return f"fold-{number}"
 
 
 def subset_of(
@@ -57,11 +70,16 @@ def subset_of(
 ) -> Subset:
     """The subset of one image: a function of its name and the seed, so that an archive that grows
     or moves keeps its split."""
-    word = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest()
-    place = int.from_bytes(word, "big") / 2**64
+    place = _place(f"{seed}\0{name}")
     if place < calibration:
         return "calibration"
     return "validation" if place < calibration + validation else "train"
+
+
+def _place(text: str) -> float:
+    """0 <= place < 1, evenly spread over texts."""
+    word = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return min(int.from_bytes(word, "big") / 2**64, 1 - 2**-53)  # the largest would round to 1
 
 
 def split_digest(names_and_subsets: Iterable[tuple[str, str]]) -> str:

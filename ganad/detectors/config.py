@@ -42,6 +42,19 @@ class DetectorConfig(BaseModel):
     auto: bfloat16 where the processor or GPU has instructions for it, else float32. Name one if
     the machines of a cluster differ: scores would differ in the fourth digit."""
 
+    calibration_folds: int = Field(default=0, ge=0, le=50)
+    """0: p-values come from 15 % of the normal images, which are held out; they are exact. k (5 is
+    usual): all normal images are fitted to, and p-values come from all of them, each scored by a
+    model that was fitted without its fold. p-values are several times as fine, and approximate.
+    Only for methods fitted by statistics."""
+
+    @field_validator("calibration_folds")
+    @classmethod
+    def _check_folds(cls, folds: int) -> int:
+        if folds == 1:
+            raise ConfigError("calibration_folds=1 leaves nothing to fit to: use 0, or 2 or more")
+        return folds
+
     @property
     def input_size(self) -> int:
         """Side in pixels of what the networks see."""
@@ -88,6 +101,16 @@ class GradientConfig(DetectorConfig):
     """Learning rate of every optimiser."""
     augment: Augment = Augment()
     """How training images are varied."""
+
+    @model_validator(mode="after")
+    def _refuse_folds(self) -> Self:
+        if self.calibration_folds:
+            raise ConfigError(
+                f"calibration_folds={self.calibration_folds} does not work for a method trained by "
+                f"gradient, which would be trained {self.calibration_folds + 1} times: leave it "
+                f"out, and p-values come from held-out images"
+            )
+        return self
 
 
 GRID = 16

@@ -19,7 +19,7 @@ from ganad.archive.listing import list_images
 from ganad.archive.rows import SCHEMA
 from ganad.archive.splits import normal_rows, with_subsets
 from ganad.detectors import configure, create
-from ganad.detectors.base import StatisticsDetector
+from ganad.detectors.base import Detector, StatisticsDetector
 from ganad.detectors.gradient import GradientDetector
 from ganad.detectors.settings import lay_over, read_config
 from ganad.errors import TrainingError
@@ -30,6 +30,7 @@ from ganad.images.shards import Shards
 from ganad.model import Model
 from ganad.report import write_training_page
 from ganad.storage import files as storage
+from ganad.training.crossed import SubsetFits, check_folds
 from ganad.training.held_out import CHUNK, HeldOut
 from ganad.training.maps import fit_maps, fit_scale, keep_maps, moments_of
 from ganad.training.record import Record
@@ -67,44 +68,85 @@ def fit(
     made = create(detector, checked).to(device)
     preprocessing = Preprocessing(image_size=checked.image_size, channels=checked.channels)
     pixels, rows = _load(images, preprocessing, drop_abnormal)
-    shards, rows = Shards([pixels]), with_subsets(rows, checked.seed)
-    train, held_out = _rows_of(rows, "train"), _rows_of(rows, "calibration")
-    seen: Images = shards
-    facts: dict[str, Any]
+    check_folds(checked.calibration_folds, len(rows))
+    images, rows = Shards([pixels]), with_subsets(rows, checked.seed, checked.calibration_folds)
     if isinstance(made, GradientDetector):
         folder = None if out is None else storage.join(storage.absolute(out), "training")
-        validation = _rows_of(rows, "validation")
-        shown = _positions(validation if len(validation) else held_out)
-        if made.maps is not None:
-            seen = keep_maps(made, shards)
-            fit_maps(made, moments_of(made, seen, _positions(train)))
-        record = Record(folder, seen, shown, made, pixels=shards)
-        chosen = Subset(seen, _positions(train))
-        trainer = Trainer(made, chosen, device=device, labels=train["label"].to_pylist())
-        for progress in trainer.run():
-            record.add(progress)
-            if on_progress:
-                on_progress(progress)
-        record.close()
-        fit_scale(made, seen, shown)
-        facts = {
-            "steps": trainer.total,
-            "batch_size": trainer.batch_size,
-            "history": record.history,
-        }
+        facts, scored = _fit_by_gradient(made, images, rows, device, folder, on_progress)
     else:
         assert isinstance(made, StatisticsDetector)
-        facts = {"history": [fit_statistics(made, Subset(shards, _positions(train)))]}
-    ids = held_out["image_id"].to_pylist()
-    scored = HeldOut.from_images(made, seen, _positions(held_out), ids)
-    if not scored.ids:
+        facts, scored = _fit_by_statistics(made, images, rows)
+    calibration = scored.calibration(checked.calibration_folds)
+    if calibration is None:
         warnings.warn(f"{NO_CALIBRATION}; give more training images", stacklevel=2)
-    counts = {"num_train": len(train), "num_calibration": len(held_out)}
-    model = Model(made.eval(), scored.calibration(), {**counts, **facts})
+    else:
+        facts["calibration"] = calibration.method
+    model = Model(made.eval(), calibration, facts)
     if out is not None:
         model.save(out, scored.files())
         write_training_page(out)
     return model
+
+
+def _fit_by_gradient(
+    detector: GradientDetector[Any],
+    pixels: Images,
+    rows: pa.Table,
+    device: str | torch.device,
+    folder: str | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> tuple[dict[str, Any], HeldOut]:
+    """Train, and score the held-out images; returns what the model records, and the scores."""
+    train, held_out = _rows_of(rows, "train"), _rows_of(rows, "calibration")
+    validation = _rows_of(rows, "validation")
+    shown = _positions(validation if len(validation) else held_out)
+    seen = keep_maps(detector, pixels)
+    if detector.maps is not None:
+        fit_maps(detector, moments_of(detector, seen, _positions(train)))
+    record = Record(folder, seen, shown, detector, pixels=pixels)
+    labels = train["label"].to_pylist()
+    trainer = Trainer(detector, Subset(seen, _positions(train)), device=device, labels=labels)
+    for progress in trainer.run():
+        record.add(progress)
+        if on_progress:
+            on_progress(progress)
+    record.close()
+    fit_scale(detector, seen, shown)
+    facts = {
+        "num_train": len(train),
+        "num_calibration": len(held_out),
+        "steps": trainer.total,
+        "batch_size": trainer.batch_size,
+        "history": record.history,
+    }
+    return facts, _scored(detector, seen, held_out)
+
+
+def _fit_by_statistics(
+    detector: StatisticsDetector[Any, Any], images: Images, rows: pa.Table
+) -> tuple[dict[str, Any], HeldOut]:
+    """Fit, and score the images that calibrate, each by a fit that has not seen it; returns what
+    the model records, and the scores."""
+    fits, begun = SubsetFits(detector), None
+    for subset in fits.fitted:
+        chosen = Subset(images, _positions(_rows_of(rows, subset)))
+        if len(chosen):
+            begun = detector.begin(_first(chosen)) if begun is None else begun
+            fits.add(subset, _observed(detector, begun, chosen))
+    if begun is None:
+        raise TrainingError("no training images are left after the split: give more images")
+    scored = []
+    for subset in fits.scored:
+        its_rows = _rows_of(rows, subset)
+        if len(its_rows):
+            fits.fit(subset)
+            scored.append(_scored(detector, images, its_rows, keep=fits.keeps_vectors))
+    facts = {
+        "num_train": sum(len(_rows_of(rows, subset)) for subset in fits.fitted),
+        "num_calibration": sum(len(_rows_of(rows, subset)) for subset in fits.scored),
+        "history": [fits.fit()],
+    }
+    return facts, HeldOut.merge(scored)
 
 
 def _rows_of(rows: pa.Table, part: str) -> pa.Table:
@@ -115,17 +157,26 @@ def _positions(rows: pa.Table) -> np.ndarray:
     return rows["position"].to_numpy()
 
 
+def _scored(detector: Detector[Any], images: Images, rows: pa.Table, keep: bool = True) -> HeldOut:
+    ids = rows["image_id"].to_pylist()
+    return HeldOut.from_images(detector, images, _positions(rows), ids, keep)
+
+
 def fit_statistics(detector: StatisticsDetector[Any, Any], images: Images) -> dict[str, Any]:
-    """Fit by one pass over decoded images, in this process; returns the detector's own facts."""
-    if len(images) == 0:
-        raise TrainingError("no training images are left after the split: give more images")
-    statistics = None
+    """Fit by one pass over decoded images, n > 0; returns the detector's own facts."""
+    return detector.finish(_observed(detector, detector.begin(_first(images)), images))
+
+
+def _observed(detector: StatisticsDetector[Any, Any], begun: Any, images: Images) -> Any:
+    """The statistics that have begun, with all images added."""
     for start in range(0, len(images), CHUNK):
-        chunk = torch.from_numpy(images.take(np.arange(start, min(start + CHUNK, len(images)))))
-        if statistics is None:
-            statistics = detector.begin(chunk)
-        statistics = detector.observe(statistics, chunk)
-    return detector.finish(statistics)
+        chosen = np.arange(start, min(start + CHUNK, len(images)))
+        begun = detector.observe(begun, torch.from_numpy(images.take(chosen)))
+    return begun
+
+
+def _first(images: Images) -> torch.Tensor:
+    return torch.from_numpy(images.take(np.arange(min(CHUNK, len(images)))))
 
 
 def _load(

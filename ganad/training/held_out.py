@@ -40,14 +40,17 @@ class HeldOut:
     vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @staticmethod
-    def of(detector: Detector[Any], images: Tensor, ids: Sequence[str]) -> HeldOut:
-        """uint8 images (n, c, h, w), scored by a fitted detector.
+    def of(
+        detector: Detector[Any], images: Tensor, ids: Sequence[str], keep: bool = True
+    ) -> HeldOut:
+        """uint8 images (n, c, h, w), scored by a fitted detector. keep: their vectors, if it has
+        some.
 
         An image without a finite score is left out: it never gets a p-value. But where networks
         were trained it is a sign that training has diverged, for Calibration to refuse.
         """
         vectors: dict[str, np.ndarray] = {}
-        if isinstance(detector, Extendable):
+        if keep and isinstance(detector, Extendable):
             vectors = detector.vectors(images)
             scores = detector.score_vectors(vectors)
         else:
@@ -60,13 +63,17 @@ class HeldOut:
 
     @staticmethod
     def from_images(
-        detector: Detector[Any], images: Images, positions: np.ndarray, ids: Sequence[str]
+        detector: Detector[Any],
+        images: Images,
+        positions: np.ndarray,
+        ids: Sequence[str],
+        keep: bool = True,
     ) -> HeldOut:
-        """Those of the images at these positions; ids: of them, in their order."""
+        """The images at these positions, scored; ids: of them, in their order."""
         starts = range(0, len(positions), CHUNK)
         chunks = ((positions[k : k + CHUNK], ids[k : k + CHUNK]) for k in starts)
         return HeldOut.merge(
-            HeldOut.of(detector, torch.from_numpy(images.take(some)), names)
+            HeldOut.of(detector, torch.from_numpy(images.take(some)), names, keep)
             for some, names in chunks
         )
 
@@ -100,9 +107,10 @@ class HeldOut:
             return self
         return replace(self, scores=detector.score_vectors(self.vectors))
 
-    def calibration(self) -> Calibration | None:
-        """None without images. Raises TrainingError for scores that cannot calibrate."""
-        return Calibration(self.scores, self.ids) if self.ids else None
+    def calibration(self, folds: int = 0) -> Calibration | None:
+        """None without images. folds: of a crossed calibration. Raises TrainingError for scores
+        that cannot calibrate."""
+        return Calibration(self.scores, self.ids, folds) if self.ids else None
 
     def files(self) -> dict[str, bytes]:
         """The file to save beside the model, by name; none if there are no vectors to keep."""

@@ -48,6 +48,7 @@ def _lines_of_model(folder: str) -> list[tuple[str, str]]:
     if calibration is None:
         lines["calibration"] = "none: scores have no p-values"
     else:
+        lines["calibration"] = calibration.method
         for rate in (0.05, 0.01):
             if rate * (len(calibration) + 1) >= 1:  # else its notes say that there are too few
                 lines[f"threshold at p < {rate}"] = f"{calibration.threshold(rate):.6g}"

@@ -29,7 +29,7 @@ class Start:
     statistics: tuple[Any, ...] = ()
     """Those of the earlier fit, if there was one."""
     rows: pa.Table | None = None
-    """The images of the earlier fit with their part: train, calibration or validation."""
+    """The images of the earlier fit, with the subset of each in the column `part`."""
     held_out: HeldOut = HeldOut()
     facts: dict[str, Any] = field(default_factory=dict)
     """What job.json and model.json record of the earlier fit."""
@@ -88,8 +88,11 @@ def _extend(name: str, folder: str) -> Start:
             f"{typed} has no training/split.parquet, so images that it knows could be added twice: "
             f"give the whole folder that ganad train wrote"
         )
-    held_out = HeldOut.read(folder)
-    if held_out is None and model.calibration is not None:
+    calibration, held_out = model.calibration, HeldOut.read(folder)
+    if calibration is not None and calibration.folds:
+        # Models that no longer exist have scored these images; their scores stay as they are.
+        held_out = HeldOut(calibration.ids, calibration.scores)
+    if held_out is None and calibration is not None:
         raise ModelError(
             f"{typed} has no held_out.parquet, so it cannot be calibrated again: "
             f"train it again with this version of ganad"

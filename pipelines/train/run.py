@@ -23,6 +23,7 @@ from ganad.images.decode import Preprocessing
 from ganad.report import write_training_page
 from ganad.saved import read_info
 from ganad.storage import files as storage
+from ganad.training.crossed import check_folds
 from pipelines.cluster.connection import allocate, connected
 from pipelines.console.progress import say
 from pipelines.passes.claim import claim
@@ -75,9 +76,12 @@ def _list_normals(request: TrainRequest, start: Start, model: str) -> tuple[Mani
     manifest = resolve(request.sources, storage.join(folder, "manifest"), request.out)
     try:
         normal = normal_rows(manifest.table(), request.typed_sources, request.drop_abnormal)
-        rows = start.new(with_subsets(normal, start.config.seed), request)
+        folds = start.config.calibration_folds
+        if start.rows is None:
+            check_folds(folds, len(normal))
+        rows = start.new(with_subsets(normal, start.config.seed, folds), request)
         every = start.with_earlier(rows)
-        if not pc.any(pc.equal(every["part"], "train")).as_py():
+        if not folds and not pc.any(pc.equal(every["part"], "train")).as_py():
             raise TrainingError(
                 f"{request.typed_sources} leaves no image to train on ({len(every)} in all): give "
                 f"more normal images"
@@ -96,6 +100,8 @@ def _prepare(
     """Write the split down, and describe the job."""
     every = start.with_earlier(rows)
     counts = Counter(every["part"].to_pylist())
+    if start.config.calibration_folds:
+        counts = Counter(train=len(every), calibration=len(every))
     if counts["calibration"] < MINIMUM_CALIBRATION:
         say(
             f"only {counts['calibration']} images are held out for calibration: p-values will be "

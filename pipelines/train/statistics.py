@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,13 @@ from ganad.errors import TrainingError
 from ganad.images.load import load_images
 from ganad.model import Model
 from ganad.storage import files as storage
+from ganad.training.crossed import SubsetFits
 from ganad.training.fit import NO_CALIBRATION
 from ganad.training.held_out import HeldOut
 from pipelines.cluster.connection import Resources
 from pipelines.console.progress import Meter, say
 from pipelines.passes.stream import stream
-from pipelines.passes.units import Unit, cut, rows_per_unit
+from pipelines.passes.units import cut, rows_per_unit
 from pipelines.passes.worker import DecodedUnit, ModelWorker
 from pipelines.train.addition import Start
 from pipelines.train.job import TrainingJob
@@ -53,17 +54,26 @@ class Observer(ModelWorker):
 
 
 class Calibrator(ModelWorker):
-    """Holds a fitted detector; scores a unit of held-out images."""
+    """Scores units of images, each with the fitted detector that has not seen it."""
 
-    def setup(self, models: Sequence[str], num_threads: int) -> None:
-        self.load_models(models, num_threads)
+    def setup(self, models: Mapping[str, str], num_threads: int, keep: bool) -> None:
+        """models: file of rows -> the model that scores them. keep: the images' vectors."""
+        self.places, self.num_threads, self.keep = models, num_threads, keep
+        self.load(next(iter(models.values())))
+
+    def load(self, place: str) -> None:
+        self.load_models([place], self.num_threads)
+        self.loaded = place
 
     def work(self, images: DecodedUnit) -> dict[str, Any]:
+        place = self.places[images.unit.uri]
+        if place != self.loaded:  # units come sorted by their files
+            self.load(place)
         held_out = HeldOut()
         if images.good:
             ids = [str(images.rows[i]["image_id"]) for i in images.good]
             pixels = torch.from_numpy(images.images)
-            held_out = HeldOut.of(self.model.detector, pixels, ids)
+            held_out = HeldOut.of(self.model.detector, pixels, ids, self.keep)
         return {
             "errors": pickle.dumps(list(images.errors.values())),
             "held_out": pickle.dumps(held_out, protocol=5),
@@ -74,77 +84,116 @@ def fit_statistics(
     job: TrainingJob, start: Start, detector: StatisticsDetector[Any, Any], resources: Resources
 ) -> None:
     """Fit the detector to the rows of the job and to what the start has, calibrate it, save it."""
-    rows, errors = job.table(), list[str]()
-    statistics = _observe(job, rows, start, detector, resources, errors)
-    fitted = detector.finish(statistics)
-    held_out = _score_held_out(job, rows, detector, resources, errors)
+    fit = _Fit(job, detector, start.statistics, resources)
+    fit.observe()
+    held_out = fit.score()
+    facts = {**job.facts, "num_unreadable": len(fit.errors), "history": [fit.fits.fit()]}
     if isinstance(detector, Extendable):
         held_out = HeldOut.merge([start.held_out.rescored(detector), held_out])
-    if not held_out.ids:
+    calibration = held_out.calibration(job.config.calibration_folds)
+    if calibration is None:
         say(NO_CALIBRATION)
-    if errors:
-        say(f"{len(errors)} images cannot be read and are left out; the first: {errors[0]}")
-    facts = {**job.facts, "num_unreadable": len(errors), "history": [fitted]}
-    model = Model(detector.eval(), held_out.calibration(), facts)
-    model.save(job.model, held_out.files())
+    else:
+        facts["calibration"] = calibration.method
+    if fit.errors:
+        say(f"{len(fit.errors)} images cannot be read and are left out; the first: {fit.errors[0]}")
+    Model(detector.eval(), calibration, facts).save(job.model, held_out.files())
 
 
-def _observe(
-    job: TrainingJob,
-    rows: pa.Table,
-    start: Start,
-    detector: StatisticsDetector[Any, Any],
-    resources: Resources,
-    errors: list[str],
-) -> Any:
-    """The statistics of the training rows and of the start."""
-    units = _units(job, rows, "train")
-    parts = list(start.statistics)
-    if not units:  # all of a few added images may be held out
-        return parts[0]
-    begun = _begin(detector, rows, job)
-    unfitted = Model(detector, None).save(job.place("uncalibrated", "unfitted"))
-    arguments = {"models": [unfitted], "begun": begun, "num_threads": resources.threads}
-    for row in _passed("fitting", job, units, Observer, arguments, resources):
-        errors += pickle.loads(row["errors"])
-        parts.append(pickle.loads(row["statistics"]))
-        # One after another: all at once would need the memory of all.
-        parts = [parts[0] if len(parts) == 1 else detector.merge(parts)]
-    return parts[0]
+class _Fit:
+    """The passes of one fit over the archive."""
 
+    def __init__(
+        self,
+        job: TrainingJob,
+        detector: StatisticsDetector[Any, Any],
+        earlier: Sequence[Any],
+        resources: Resources,
+    ) -> None:
+        self.job, self.detector, self.resources = job, detector, resources
+        self.fits = SubsetFits(detector, earlier)
+        self.errors: list[str] = []
+        """Why images could not be read."""
 
-def _score_held_out(
-    job: TrainingJob,
-    rows: pa.Table,
-    detector: StatisticsDetector[Any, Any],
-    resources: Resources,
-    errors: list[str],
-) -> HeldOut:
-    units = _units(job, rows, "calibration")
-    if not units:
-        return HeldOut()
-    fitted = Model(detector.eval(), None).save(job.place("uncalibrated", "fitted"))
-    arguments = {"models": [fitted], "num_threads": resources.threads}
-    parts = []
-    for row in _passed("calibrating", job, units, Calibrator, arguments, resources):
-        errors += pickle.loads(row["errors"])
-        parts.append(pickle.loads(row["held_out"]))
-    return HeldOut.merge(parts)
+    def observe(self) -> None:
+        """Gather the statistics of all subsets that are fitted to."""
+        files = self._files(self.fits.fitted)
+        if not files:  # all of a few added images may be held out
+            return
+        unfitted = Model(self.detector, None).save(self.job.place("uncalibrated", "unfitted"))
+        arguments = {
+            "models": [unfitted],
+            "begun": self._begin(),
+            "num_threads": self.resources.threads,
+        }
+        for subset, row in self._passed("fitting", files, Observer, arguments):
+            self.errors += pickle.loads(row["errors"])
+            self.fits.add(subset, pickle.loads(row["statistics"]))
 
+    def score(self) -> HeldOut:
+        """Score the images that calibrate, each by a model that has not seen it."""
+        files, models = self._files(self.fits.scored), {}
+        for subset, part in files.items():
+            self.fits.fit(subset)
+            place = self.job.place("uncalibrated", f"for-{subset}")
+            models[part.uri] = Model(self.detector.eval(), None).save(place)
+        if not models:
+            return HeldOut()
+        arguments = {
+            "models": models,
+            "num_threads": self.resources.threads,
+            "keep": self.fits.keeps_vectors,
+        }
+        scored = []
+        for subset, row in self._passed("calibrating", files, Calibrator, arguments):
+            if subset not in self.fits.fitted:  # else the first pass has reported them
+                self.errors += pickle.loads(row["errors"])
+            scored.append(pickle.loads(row["held_out"]))
+        return HeldOut.merge(scored)
 
-def _passed(
-    title: str,
-    job: TrainingJob,
-    units: Sequence[Unit],
-    worker: type[ModelWorker],
-    arguments: dict[str, Any],
-    resources: Resources,
-) -> Iterator[dict[str, Any]]:
-    """The results of a pass over the units, in their order, with its progress shown."""
-    with Meter(title, sum(unit.num for unit in units), "images") as meter:
-        for row in in_order(stream(units, worker, arguments, [job.preprocessing], resources)):
-            yield row
-            meter.update(meter.done + int(row["num"]))
+    def _files(self, subsets: Sequence[str]) -> dict[str, Part]:
+        """The rows of each subset that has some, in a file of their own."""
+        rows, files = self.job.table(), {}
+        for subset in subsets:
+            chosen = rows.filter(pc.equal(rows["part"], subset))
+            if len(chosen):
+                uri = self.job.place("uncalibrated", f"{subset}.parquet")
+                storage.write_table(uri, chosen)
+                files[subset] = Part(uri, len(chosen))
+        return files
+
+    def _begin(self) -> Any:
+        """Empty statistics, made from the first images."""
+        rows = self.job.table()
+        fitted = rows.filter(pc.is_in(rows["part"], pa.array(self.fits.fitted)))
+        first = fitted.slice(0, NUM_FIRST).to_pylist()
+        decoded = [one[0].image for one in load_images(first, [self.job.preprocessing])]
+        images = [image for image in decoded if image is not None]
+        if not images:
+            raise TrainingError(
+                f"{self.job.facts['source']}: none of the first {len(first)} images can be read: "
+                f"give images that decode"
+            )
+        return self.detector.begin(torch.from_numpy(np.stack(images)))
+
+    def _passed(
+        self,
+        title: str,
+        files: Mapping[str, Part],
+        worker: type[ModelWorker],
+        arguments: dict[str, Any],
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """A pass over files of rows: subset and result of each unit, in the order of the units,
+        whose cut does not depend on the number of workers. So neither does the model."""
+        preprocessings = [self.job.preprocessing]
+        total = sum(part.num_rows for part in files.values())
+        units = cut(list(files.values()), rows_per_unit(preprocessings, total, CUT_FOR))
+        subsets = {part.uri: subset for subset, part in files.items()}
+        with Meter(title, total, "images") as meter:
+            results = stream(units, worker, arguments, preprocessings, self.resources)
+            for row in in_order(results):
+                yield subsets[units[int(row["number"])].uri], row
+                meter.update(meter.done + int(row["num"]))
 
 
 def in_order(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -157,25 +206,3 @@ def in_order(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         while following in waiting:
             yield waiting.pop(following)
             following += 1
-
-
-def _begin(detector: StatisticsDetector[Any, Any], rows: pa.Table, job: TrainingJob) -> Any:
-    first = rows.filter(pc.equal(rows["part"], "train")).slice(0, NUM_FIRST).to_pylist()
-    decoded = [one[0].image for one in load_images(first, [job.preprocessing])]
-    images = [image for image in decoded if image is not None]
-    if not images:
-        raise TrainingError(
-            f"{job.facts['source']}: none of the first {len(first)} images can be read: "
-            f"give images that decode"
-        )
-    return detector.begin(torch.from_numpy(np.stack(images)))
-
-
-def _units(job: TrainingJob, rows: pa.Table, part: str) -> list[Unit]:
-    """The rows of one part as a file of their own, cut into units; the cut does not depend on the
-    number of workers, and neither does the model."""
-    chosen = rows.filter(pc.equal(rows["part"], part))
-    uri = job.place("uncalibrated", f"{part}.parquet")
-    storage.write_table(uri, chosen)
-    num = rows_per_unit([job.preprocessing], len(chosen), CUT_FOR)
-    return cut([Part(uri, len(chosen))], num)
