@@ -1,4 +1,4 @@
-"""CSV files about images, as spreadsheets and data frames write them."""
+"""Reads CSV files about images, in the variants that spreadsheets and data frames write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ganad.storage import files as storage
 from ganad.storage.reasons import translated
 
 Cells = Mapping[str, str]
-"""Cells of a line as they are, by the name of their column in small letters."""
+"""Unchanged cells of a line, by lower-case column name."""
 
 _TRUTH = {
     **dict.fromkeys(("1", "1.0", "true", "yes", "y"), True),
@@ -23,8 +23,8 @@ _TRUTH = {
 _SPLITS = ("train", "test", "")
 
 
-class Said(NamedTuple):
-    """What a line says about its image."""
+class LineFacts(NamedTuple):
+    """The facts that a line gives about its image."""
 
     label: str | None
     abnormal: bool | None
@@ -38,8 +38,8 @@ def is_csv(name: str) -> bool:
 
 
 def read_csv(uri: str, check: Callable[[Sequence[str]], object]) -> Iterator[tuple[int, Cells]]:
-    """(number of the line, its cells) of a CSV without empty lines; between cells are commas,
-    semicolons or tabs. check is called with the names of the columns.
+    """Yield (line number, cells) of a CSV without empty lines. The delimiter may be a comma, a
+    semicolon or a tab. check: called with the column names.
 
     Raises ArchiveError if it cannot be read, and ConfigError if it is not a CSV.
     """
@@ -48,28 +48,30 @@ def read_csv(uri: str, check: Callable[[Sequence[str]], object]) -> Iterator[tup
         text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
         try:
             header, start = text.readline(), 2
-            if header.lower().startswith("sep="):  # Excel's own line
+            if header.lower().startswith("sep="):  # written by Excel
                 header, start = text.readline(), 3
             delimiter = max(",;\t", key=header.count)
             first = next(csv.reader([header], delimiter=delimiter), [])
             names = [name.strip().lower() for name in first]
             check(names)
             for number, cells in enumerate(csv.reader(text, delimiter=delimiter), start=start):
-                if any(cell.strip() for cell in cells):  # Excel writes rows of delimiters alone
+                if any(
+                    cell.strip() for cell in cells
+                ):  # Excel writes rows that hold only delimiters
                     yield number, dict(zip(names, cells, strict=False))
         except (UnicodeDecodeError, csv.Error) as error:
             raise ConfigError(f"{uri}: is not a CSV in UTF-8 ({error}): save it as one") from error
 
 
-def said(uri: str, where: str, cells: Cells) -> Said:
-    """Label, truth, mask and split of a line; masks are relative to the file's folder. where: of
-    the line in the file, for messages. Raises ConfigError for a value that is none."""
+def facts_of(uri: str, where: str, cells: Cells) -> LineFacts:
+    """Parse label, abnormal, mask and split of a line; masks are relative to the file's folder.
+    where: place of the line in the file, for messages. Raises ConfigError for an invalid value."""
     truth, split, mask = (cells.get(name, "").strip() for name in ("abnormal", "split", "mask"))
     if truth.lower() not in _TRUTH:
         raise ConfigError(f"{uri}: {where} has abnormal {truth!r}: write true, false or nothing")
     if split.lower() not in _SPLITS:
         raise ConfigError(f"{uri}: {where} has split {split!r}: write train, test or nothing")
-    return Said(
+    return LineFacts(
         label=label_of(cells.get("label")),
         abnormal=_TRUTH[truth.lower()],
         mask=beside(uri, mask) if mask else None,
@@ -78,7 +80,7 @@ def said(uri: str, where: str, cells: Cells) -> Said:
 
 
 def beside(uri: str, path: str) -> str:
-    """A path in a file -> an absolute one; relative ones begin in the file's folder."""
+    """The absolute form of a path; relative ones are relative to the folder of the file uri."""
     if is_absolute(path):
         return storage.absolute(path)
     folder = storage.absolute(uri).rpartition("/")[0]
@@ -86,5 +88,5 @@ def beside(uri: str, path: str) -> str:
 
 
 def is_absolute(path: str) -> bool:
-    """True for a path from the root and for an address."""
+    """True for an absolute path and for an address such as s3://…"""
     return path.startswith("/") or "://" in path

@@ -1,12 +1,11 @@
-"""Which labels are normal and which abnormal, as the user says or by their names; and the labels
-of a CSV."""
+"""Decides which labels are normal and which abnormal, and reads the labels of a CSV."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ganad.archive.csvs import is_absolute, read_csv, said
+from ganad.archive.csvs import facts_of, is_absolute, read_csv
 from ganad.archive.layout import has_normal, is_normal
 from ganad.archive.verdicts import is_verdicts, read_verdicts
 from ganad.errors import ConfigError
@@ -17,13 +16,13 @@ _COLUMNS = "path (or uri or name), label, and perhaps abnormal, mask and split"
 
 
 class Naming:
-    """The labels that the user calls normal and abnormal. If only one kind is named, all other
+    """The labels that the user names as normal and abnormal. If only one kind is named, all other
     labels are of the other kind."""
 
     def __init__(self, normal: Collection[str] = (), abnormal: Collection[str] = ()) -> None:
         self.normal, self.abnormal = frozenset(normal), frozenset(abnormal)
         self.by_user = bool(normal or abnormal)
-        """True if the user named labels: then no other label matters."""
+        """True if the user named any label; then nothing else decides."""
         both = sorted(self.normal & self.abnormal)
         if both:
             raise ConfigError(f"label {both[0]!r} is named normal and abnormal: name it once")
@@ -31,8 +30,8 @@ class Naming:
     def judge(
         self, label: str | None, known: bool | None = None, siblings: Collection[str] = ()
     ) -> bool | None:
-        """True if a label is abnormal: as the user says, else as is known already, else by the
-        names of all labels of its source. None if none of them decides it."""
+        """True if a label is abnormal, None if unknown. The user's names decide first, then
+        `known`, then the names of all labels of its source (siblings)."""
         if label is None:
             return None
         if self.by_user:
@@ -44,7 +43,7 @@ class Naming:
         return known
 
     def check(self, labels: Mapping[str, int]) -> None:
-        """Raises ConfigError for a named label that no image has."""
+        """Raise ConfigError for a named label that no image has."""
         for kind, named in (("normal", self.normal), ("abnormal", self.abnormal)):
             missing = sorted(named - set(labels))
             if missing:
@@ -69,9 +68,8 @@ class CsvRow(NamedTuple):
 
 
 def read_labels(uri: str) -> Iterator[CsvRow]:
-    """The lines of a CSV of labels without empty ones, or the verdicts in a table's folder
-    _verdicts, one by one. Raises ArchiveError if it cannot be read, and ConfigError if something in
-    it is wrong."""
+    """Yield the non-empty lines of a CSV of labels, or the verdicts in a table's folder _verdicts.
+    Raises ArchiveError if it cannot be read, and ConfigError if its contents are invalid."""
     if is_verdicts(uri):
         yield from _verdict_rows(uri)
         return
@@ -85,12 +83,12 @@ def read_labels(uri: str) -> Iterator[CsvRow]:
             key=storage.absolute(path) if is_absolute(path) else path.removeprefix("./"),
             path=path,
             line=line,
-            **said(uri, f"line {line}", cells)._asdict(),
+            **facts_of(uri, f"line {line}", cells)._asdict(),
         )
 
 
 def _verdict_rows(uri: str) -> Iterator[CsvRow]:
-    """Verdicts as labels: the one that counts for each image."""
+    """Yield the current verdict on each image as a label."""
     for line, verdict in enumerate(read_verdicts(uri).values(), start=1):
         yield CsvRow(
             key=verdict.name if verdict.member else verdict.uri,
@@ -104,7 +102,7 @@ def _verdict_rows(uri: str) -> Iterator[CsvRow]:
 
 
 def _key_of(uri: str, names: Sequence[str]) -> str:
-    """The column that names the images."""
+    """The name of the column that identifies the images."""
     key = next((name for name in KEY_COLUMNS if name in names), None)
     if key is None or "label" not in names:
         found = ", ".join(name for name in names if name) or "nothing"

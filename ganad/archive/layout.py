@@ -1,9 +1,9 @@
-"""What the folders of an archive say about its images: label, split, mask.
+"""Derives label, split and mask of an image from the folders of its archive.
 
-Two layouts are known. In MVTec's, `train/good/x.png`, `test/<defect>/x.png` and the masks in
-`ground_truth/<defect>` may be anywhere in a path, also above the folder that was named as the
-source. In the other there is one folder for each class: the label is the first folder below the
-source, or the folder below a `train`, `test` or `val`.
+Two layouts are supported. In MVTec's, `train/good/x.png`, `test/<defect>/x.png` and the masks in
+`ground_truth/<defect>` may be anywhere in a path, also above the source folder. In the other, each
+class has a folder: the label is the first folder below the source, or the folder below `train`,
+`test` or `val`.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ from ganad.errors import ArchiveError
 from ganad.storage import files as storage
 
 NORMAL_NAMES = ("good", "normal", "ok")
-"""Folders of these names, in any case, hold normal images, and their siblings abnormal ones."""
+"""Folders of these names, in any case, hold normal images; their siblings hold abnormal ones."""
 _SPLITS = {"train": "train", "test": "test", "val": None, "validation": None}
 
 
 class Facts(NamedTuple):
-    """What a folder says about the images in it."""
+    """The facts that a folder gives about its images."""
 
     label: str | None = None
     abnormal: bool | None = None
     split: str | None = None
     masks: str | None = None
-    """The folder of their masks."""
+    """Folder of the masks."""
     folder: str | None = None
-    """Of members of a tar whose label is not decided yet: their whole folder."""
+    """The whole folder path of tar members whose label is not decided yet."""
 
 
 def is_normal(label: str) -> bool:
-    """True if a class is normal by its name."""
+    """True if the name of a class means normal."""
     return label.lower() in NORMAL_NAMES
 
 
 def has_normal(labels: Iterable[str]) -> bool:
-    """True if one of the classes is normal by its name."""
+    """True if the name of any class means normal."""
     return any(is_normal(label.strip()) for label in labels)
 
 
 class Surroundings:
-    """Folder listings that the layouts of all sources need, each fetched once; few are kept."""
+    """Cache of the folder listings that the layouts of all sources need."""
 
     def __init__(self) -> None:
         self.folders = lru_cache(256)(_folders)
         self.masks = lru_cache(8)(_masks)
 
     def is_mvtec(self, root: str) -> bool:
-        """True if train/ and test/ in this folder are MVTec's, not two splits of many classes."""
+        """True if train/ and test/ in this folder follow MVTec, not two splits of many classes."""
         return (
             has_normal(self.folders(storage.join(root, "train")))
             or has_normal(self.folders(storage.join(root, "test")))
@@ -83,10 +83,10 @@ class Layout:
         self._surroundings = surroundings
         self._facts = lru_cache(1024)(self._facts_of)
         self._masked: dict[str, str] = {}
-        """Folder of masks -> the folder of their images, as far as images came from there."""
+        """Folder of masks -> folder of their images, for the images described so far."""
 
     def describe(self, path: str) -> tuple[Facts, str | None]:
-        """The facts of the image at this path below the root, and the uri of its mask."""
+        """The facts about the image at this path below the root, and the URI of its mask."""
         folder, _, name = path.rpartition("/")
         facts = self._facts(folder)
         mask = None
@@ -112,21 +112,21 @@ class Layout:
         return Facts(first, abnormal if has_normal(classes) else None)
 
     def left_over(self) -> tuple[list[str], list[str]]:
-        """(masks that belong to no image, abnormal images without a mask), where a folder
-        ground_truth was found; call it when all images were described."""
+        """(masks without an image, abnormal images without a mask) in trees with a folder
+        ground_truth. Call it after all images have been described."""
         stray: list[str] = []
         bare: list[str] = []
         for masks, images in self._pairs():
             entries = [entry for entry in storage.list_entries(masks) if not is_hidden(entry[0])]
-            theirs = [name for name in storage.list_names(images) if is_image(name)]
-            lost, without = left_over(index_masks(entries), entries, theirs)
+            image_names = [name for name in storage.list_names(images) if is_image(name)]
+            lost, without = left_over(index_masks(entries), entries, image_names)
             stray += (storage.join(masks, name) for name in lost)
             if _judged(masks.rpartition("/")[2])[1]:
                 bare += (storage.join(images, name) for name in without)
         return stray, bare
 
     def _pairs(self) -> Iterator[tuple[str, str]]:
-        """Each folder of masks and the folder of the images they belong to."""
+        """Yield each folder of masks with the folder of its images."""
         trees = set()
         for masks, images in self._masked.items():
             truth = masks.rpartition("/")[0]
@@ -144,14 +144,14 @@ class Layout:
 
 
 def _judged(folder: str) -> tuple[str | None, bool | None]:
-    """The label that a folder's name is, and whether it is abnormal beside normal ones."""
+    """(label, True if abnormal) of a folder with normal siblings."""
     label = label_of(storage.printable(folder))
     return label, None if label is None else not is_normal(label)
 
 
 def describe_member(names: Sequence[str]) -> Facts:
-    """The facts of a tar member by the names in its path. Which labels are abnormal, and which
-    folder is the label, is not known before all members of the source are."""
+    """The facts that the names in its path give about a tar member. The folder that is the label,
+    and the labels that are abnormal, are known only after the whole source has been listed."""
     folders = names[:-1]
     if len(folders) >= 2 and folders[-2] in _SPLITS:
         return Facts(label_of(folders[-1]), None, _SPLITS[folders[-2]])
@@ -160,7 +160,7 @@ def describe_member(names: Sequence[str]) -> Facts:
 
 def labels_of_folders(folders: Collection[str]) -> dict[str, str | None]:
     """Folder of tar members -> label: the first folder below the one that all members share, or
-    the name of that one if all members lie directly in it. '' is the root."""
+    the name of that one if all members are directly in it. '' is the root."""
     split = {folder: [name for name in folder.split("/") if name] for folder in folders}
     shared = 0
     while len({tuple(names[: shared + 1]) for names in split.values()}) == 1:

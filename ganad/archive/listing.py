@@ -1,4 +1,4 @@
-"""SOURCE as typed (folder, glob, s3:// prefix, image, shard, list of URIs) -> rows, one by one."""
+"""Lists the images of a source: a folder, glob, s3:// prefix, image, shard or list of URIs."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _IRREGULAR = "is a pipe or a device, not a file"
 
 
 def list_images(sources: Sequence[str]) -> Iterator[Row]:
-    """The rows of all sources as they are found; an image that two of them name comes twice.
+    """Yield the rows of all sources; an image that two sources name occurs twice.
 
-    What depends on all members of a shard stays as one member alone tells it: `abnormal` is null,
-    and the label is the first folder. ganad.archive.manifest decides both. Raises ArchiveError for
-    a source that cannot be listed or holds no image.
+    For members of a shard, `abnormal` is null and the label is the first folder; both depend on all
+    members and are decided in ganad.archive.manifest. Raises ArchiveError for a source that cannot
+    be listed or holds no image.
     """
     surroundings = Surroundings()
     listings = [Listing(source, surroundings) for source in sources]
@@ -51,21 +51,20 @@ def list_images(sources: Sequence[str]) -> Iterator[Row]:
 
 
 def check_any(listings: Sequence[Listing]) -> None:
-    """Raises ArchiveError if the listings, when they have ended, hold damaged shards and no image
-    that can be read."""
+    """Raise ArchiveError if the finished listings have damaged shards and no readable image."""
     fault = next((listing.fault for listing in listings if listing.fault), None)
     if fault is not None and not any(listing.num_images for listing in listings):
         raise fault
 
 
 def are_apart(sources: Sequence[str]) -> bool:
-    """True if no image can be in two of these absolute sources, as far as their names tell."""
+    """True if the names of these absolute sources rule out that an image is in two of them."""
     begins = sorted(_beginning(uri) for source in sources for uri in expand_braces(source))
     return not any(second.startswith(first) for first, second in pairwise(begins))
 
 
 def _beginning(uri: str) -> str:
-    """What the names of all images of a source begin with."""
+    """The common prefix of all image names of a source."""
     if not is_glob(uri):
         return f"{uri.rstrip('/')}/"
     folder, pattern = split_glob(uri)
@@ -73,7 +72,8 @@ def _beginning(uri: str) -> str:
 
 
 class _Found(NamedTuple):
-    """A file below a folder. is_named: by a glob or in full, so that a shard is to be opened."""
+    """A file below a folder. is_named: matched by a glob or named in full; only then is a shard
+    opened."""
 
     folder: str
     file: File
@@ -81,7 +81,7 @@ class _Found(NamedTuple):
 
     @property
     def uri(self) -> str:
-        # As it is, not joined: a key on S3 may have empty names in it.
+        # Concatenated, not joined: a key on S3 may contain empty names.
         return f"{self.folder.rstrip('/')}/{self.file.path}"
 
     @property
@@ -90,39 +90,40 @@ class _Found(NamedTuple):
 
     @property
     def error(self) -> str | None:
-        """Why it cannot be opened, as far as the listing knows."""
+        """The reason why it cannot be opened, if the listing already knows one."""
         if storage.printable(self.uri) != self.uri:
             return _NOT_UTF8
         return None if self.file.is_regular else _IRREGULAR
 
 
 class Listing:
-    """The images of one source. While it runs, it counts what it leaves out."""
+    """The images of one source, with counts of what is left out."""
 
     def __init__(self, source: str, surroundings: Surroundings) -> None:
         self.source = source
         self.num_images = 0
-        """Rows without an error."""
+        """Number of rows without an error."""
         self.num_skipped = 0
-        """Files that are not images; hidden files and masks are not counted."""
+        """Number of files that are not images, without hidden files and masks."""
         self.num_repeated = 0
-        """Members of a shard that a later one of the same name replaces."""
+        """Number of shard members that a later one of the same name replaces."""
         self.num_damaged = 0
-        """Shards that could not be listed to their end."""
+        """Number of shards that could not be listed completely."""
         self.notes: list[str] = []
         self._uri = storage.absolute(source)
         self._surroundings = surroundings
         self._layouts: dict[str, Layout] = {}
         self._unopened = ""
-        """A shard that was found and not named."""
+        """A shard that exists but was not named."""
         self._num_masks = 0
-        """Masks in shards."""
+        """Number of masks inside shards."""
         self.fault: ArchiveError | None = None
-        """Why the first damaged shard could not be listed."""
+        """The error of the first damaged shard."""
 
     def rows(self) -> Iterator[Row]:
-        """Yields each image's row; one of a shard's members has a key `folder`, from which
-        ganad.archive.merge chooses the label. Raises ArchiveError, at the end if there was none."""
+        """Yield the row of each image. Rows of shard members have a key `folder`, from which
+        ganad.archive.merge chooses the label. Raises ArchiveError, at the end if there is no
+        image."""
         num = 0
         try:
             for row in self._rows():
@@ -140,7 +141,7 @@ class Listing:
 
     @cached_property
     def is_list(self) -> bool:
-        """True for a file of URIs, which may name an image twice and those of other sources."""
+        """True for a file of URIs, which may repeat images and name those of other sources."""
         if not (is_csv(self._uri) or is_parquet(self._uri)) or not self._is_file(self._uri):
             return False
         try:
@@ -181,7 +182,7 @@ class Listing:
     # ---- Files -----------------------------------------------------------------------------------
 
     def _files(self) -> Iterator[_Found]:
-        """Every file of the source, as far as its names tell."""
+        """Yield every file of the source."""
         whole = self._uri
         uris = [whole] if "{" in whole and storage.exists(whole) else expand_braces(whole)
         for uri in uris:
@@ -198,8 +199,8 @@ class Listing:
                 yield from self._below(uri, None)
 
     def _is_file(self, uri: str) -> bool:
-        # S3 answers some users with a refusal if they ask for an object that does not exist, as a
-        # prefix does not: only names that may be files are asked for.
+        # For a missing object, such as a prefix, S3 denies access to users without list rights: ask
+        # only for names that may be files.
         name = uri.rpartition("/")[2]
         may_be = not storage.is_remote(uri) or is_image(name) or self._is_shard(name)
         may_be = may_be or is_csv(name)
@@ -279,7 +280,7 @@ class Listing:
             yield self._damaged(found, shard.error)
 
     def _cells(self, found: _Found) -> Iterator[Row]:
-        """The rows of a Parquet file; none if it holds no images."""
+        """Yield the rows of a Parquet file; none if it holds no images."""
         try:
             file = open_images(found.uri)
             if file is None:
@@ -320,20 +321,20 @@ class Listing:
             yield self._damaged(found, error)
 
     def _damaged(self, found: _Found, error: ArchiveError) -> Row:
-        """The row of a shard that could not be listed to its end."""
+        """The row of a shard that could not be listed completely."""
         shown = storage.printable(found.uri)
         text = str(error).removeprefix(f"{shown}: ").removeprefix(f"{found.uri}: ")
         self.fault = self.fault or self._beginning_with_source(f"{shown}: {text}")
         self.num_damaged += 1
         if self.num_damaged == 1:
-            self.notes.append(f"{shown}: could not be listed to its end: {text}")
+            self.notes.append(f"{shown}: could not be listed completely: {text}")
         row = loose_row(shown, storage.printable(found.file.path), error=text)
         return {**row, "image_id": image_id(found.uri)}
 
-    # ---- Remarks ---------------------------------------------------------------------------------
+    # ---- Notes ---------------------------------------------------------------------------------
 
     def _note_masks(self) -> None:
-        """Report masks that belong to no image, and abnormal images without one."""
+        """Report masks without an image, and abnormal images without a mask."""
         stray: list[str] = []
         bare: list[str] = []
         for layout in self._layouts.values():

@@ -1,9 +1,9 @@
-"""A manifest: the list of an archive's images as a folder of Parquet parts and a manifest.json.
+"""Writes a manifest: the list of an archive's images as Parquet parts and a manifest.json.
 
-manifest.json is written last and names its parts: a folder without it is not a manifest, and one
-that is written again stays the old one until the new one is whole. A refresh keeps the parts and
-adds further ones, so that work done part by part continues with the new ones alone. Parts that are
-used before the listing has ended are kept in the same way; see ganad.archive.unfinished.
+manifest.json is written last and names its parts. A folder without it is not a manifest, and a
+manifest that is rewritten stays the old one until the new one is complete. A refresh keeps the
+parts and adds new ones, so that work done part by part continues with the new ones only. Parts that
+are used before the listing ends are kept in the same way; see ganad.archive.unfinished.
 """
 
 from __future__ import annotations
@@ -56,20 +56,19 @@ def write_manifest(
     on_part: Callable[[Part], None] | None = None,
     fresh_id: str = "",
 ) -> Manifest:
-    """List the images of all sources and write their manifest to the folder out.
+    """List the images of all sources and write their manifest to the folder `out`.
 
-    labels: a CSV (columns path, label and perhaps abnormal, mask, split) that replaces the labels
-    of the folders. normal, abnormal: labels that mean so. progress is called with the number of
-    images found so far. A manifest of the same sources is replaced; with refresh it keeps its rows,
-    and images that it does not list yet are added after them, labelled in the same way.
+    labels: a CSV (columns path, label and optionally abnormal, mask, split) that replaces the
+    labels of the folders. normal, abnormal: labels with that meaning. progress: called with the
+    number of images found so far. A manifest of the same sources is replaced. refresh: keep its
+    rows, and add images that it does not list yet, labelled in the same way.
 
-    on_part is called with each part, the kept ones first, once it is final, while the listing goes
-    on. Images that need the whole listing come last: those of overlapping sources, with labels from
-    a CSV, or in folders of a shard. If the listing fails or is killed after that, a refresh keeps
-    these parts too and continues behind them. fresh_id: the id of a manifest that is new; drawn
-    if it is empty.
+    on_part: called with each final part, kept ones first, during the listing. Images that need the
+    whole listing come last: those of overlapping sources, with labels from a CSV, or in folders of
+    a shard. If the listing then fails or is killed, a refresh keeps these parts and continues after
+    them. fresh_id: id of a new manifest; random if empty.
 
-    Raises ArchiveError for sources, ConfigError for labels, and Mismatch or ManifestError if out
+    Raises ArchiveError for sources, ConfigError for labels, and Mismatch or ManifestError if `out`
     holds something else.
     """
     if not sources:
@@ -99,7 +98,7 @@ def write_manifest(
     writer = PartWriter(folder, start.token, announce)
     try:
         if on_part is not None:
-            for part in start.parts:  # before they are counted, which takes a while
+            for part in start.parts:  # before counting them, which takes a while
                 on_part(part)
         writer.keep(start.parts)
         typed = labels if labels is not None else start.named.labels
@@ -131,8 +130,8 @@ def write_manifest(
 
 
 def _id_of_the_same(folder: str, digest: str, parts: Sequence[tuple[str, int]]) -> str:
-    """The id of the manifest that is replaced, if it lists the same images cut into the same parts:
-    what was begun with it goes on with the new one."""
+    """The id of the replaced manifest if it lists the same images in the same parts, so that jobs
+    started with it continue with the new one; else empty."""
     with suppress(ManifestError):
         replaced = open_manifest(folder)
         before, now = ([num for _, num in files] for files in (replaced.files, parts))
@@ -143,65 +142,66 @@ def _id_of_the_same(folder: str, digest: str, parts: Sequence[tuple[str, int]]) 
 
 @dataclass
 class _Start:
-    """What a listing begins with."""
+    """The state from which a listing starts."""
 
     named: Labelling
     before: Manifest | None = None
-    """The finished manifest that is refreshed."""
+    """The finished manifest to refresh."""
     parts: list[Part] = field(default_factory=list)
-    """Parts that stay."""
+    """Parts to keep."""
     is_announced: bool = False
-    """True if the folder says already whose the new parts are."""
+    """True if the folder already has the record of the unfinished listing."""
     id: str = ""
     token: str = ""
 
     @staticmethod
     def of(out: str, folder: str, sources: Sequence[str], labelling: Labelling) -> _Start:
-        """What is in the folder: a manifest to refresh, a listing that was cut off, both or none.
-        Raises Mismatch if it is of other sources or labels."""
+        """Read the state of the folder: a manifest to refresh, an interrupted listing, both or
+        none. Raises Mismatch if it has other sources or labels."""
         before = open_manifest(out) if is_manifest(folder) else None
         begun = read_unfinished(folder)
         if begun is not None and begun.follows != ("" if before is None else before.digest):
-            begun = None  # it has finished since
+            begun = None  # it has finished
         if begun is not None and begun.sources != tuple(sources):
             raise Mismatch(
                 f"{out}: holds an unfinished manifest of {', '.join(begun.sources)}; name another "
                 f"folder, or remove it"
             )
-        theirs = before or begun
-        if theirs is None:
+        existing = before or begun
+        if existing is None:
             return _Start(labelling)
         parts = list(before.parts) if before is not None else []
         if begun is not None:
             parts += begun.parts(folder, len(parts))
         return _Start(
-            named=_same_labelling(out, theirs.named, labelling),
+            named=_same_labelling(out, existing.named, labelling),
             before=before,
             parts=parts,
             is_announced=begun is not None,
-            id=theirs.id,
+            id=existing.id,
             token=begun.token if begun is not None else "",
         )
 
     def earlier(self, digest: str) -> tuple[str, ...]:
-        """The manifest's earlier digests, when its digest has become this one."""
+        """The earlier digests of the manifest, now that its digest is this one."""
         if self.before is None:
             return ()
-        mine = (self.before.digest,) if self.before.digest != digest else ()
-        return (*self.before.earlier, *mine)
+        previous = (self.before.digest,) if self.before.digest != digest else ()
+        return (*self.before.earlier, *previous)
 
 
 def _same_labelling(out: str, before: Labelling, now: Labelling) -> Labelling:
-    """How the manifest is labelled; all of its images must be labelled alike."""
+    """The labelling of the manifest. Raises Mismatch if the new one differs: all images of a
+    manifest are labelled in the same way."""
     for key, value in now:
-        theirs = getattr(before, key)
-        if value and value != theirs:
+        previous = getattr(before, key)
+        if value and value != previous:
             shown, given = (
-                list(each) if isinstance(each, tuple) else each for each in (theirs, value)
+                list(each) if isinstance(each, tuple) else each for each in (previous, value)
             )
             raise Mismatch(
-                f"{out}: was made with {key} {shown or 'not given'}, now it is {given}; refresh "
-                f"it without, or index into another folder"
+                f"{out}: was made with {key} {shown or 'not given'}, now it is {given}; leave it "
+                f"out to refresh, or index into another folder"
             )
     return before
 
@@ -218,7 +218,7 @@ def _write_rows(
     labels: str | None,
     progress: Callable[[int], None] | None,
 ) -> Merge:
-    """List all sources and write the rows that are new; returns the merge, for its counts."""
+    """List all sources and write the new rows; returns the merge, for its counts."""
     naming = Naming(start.named.normal, start.named.abnormal)
     rows = _judged(_numbered(listings, progress), naming)
     sources = [storage.absolute(listing.source) for listing in listings]
@@ -239,16 +239,17 @@ def _write_rows(
 
 
 def _claim(out: str, folder: str, sources: Sequence[str]) -> list[str]:
-    """The parts that an earlier run left in the folder and that the new ones replace."""
+    """Check that the folder may be used. Returns the parts of an earlier run, which are to be
+    replaced."""
     if storage.size_of(folder) is not None:
         raise ManifestError(f"{out}: is a file; name a folder for the manifest")
     names = storage.list_names(folder)
     if is_manifest(folder):
         with suppress(ManifestError):  # a damaged one is replaced
-            theirs = open_manifest(folder).sources
-            if theirs != tuple(sources):
+            existing = open_manifest(folder).sources
+            if existing != tuple(sources):
                 raise Mismatch(
-                    f"{out}: holds a manifest of {', '.join(theirs)}; name another folder, or "
+                    f"{out}: holds a manifest of {', '.join(existing)}; name another folder, or "
                     f"remove it"
                 )
     elif foreign := [name for name in names if not _is_ours(name)]:
@@ -265,12 +266,12 @@ def _claim(out: str, folder: str, sources: Sequence[str]) -> list[str]:
 
 
 def _is_ours(name: str) -> bool:
-    """True for a file of ours in a folder that has no manifest.json."""
+    """True for a file of ganad's in a folder without a manifest.json."""
     return bool(PART.fullmatch(name) or _LEFT_BEHIND.fullmatch(name) or name == UNFINISHED)
 
 
 def _tidy(folder: str, parts: Collection[str]) -> None:
-    """Remove what the finished manifest no longer needs."""
+    """Remove parts and files that the finished manifest no longer needs."""
     for name in sorted(parts):
         storage.remove(storage.join(folder, name))
     if UNFINISHED in storage.list_names(folder):
@@ -280,7 +281,7 @@ def _tidy(folder: str, parts: Collection[str]) -> None:
 def _numbered(
     listings: Sequence[Listing], progress: Callable[[int], None] | None
 ) -> Iterator[tuple[int, Row]]:
-    """Rows with the number of their source."""
+    """Yield rows with the number of their source."""
     num = 0
     for source, listing in enumerate(listings):
         for row in listing.rows():

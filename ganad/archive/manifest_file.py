@@ -1,4 +1,4 @@
-"""manifest.json: what a finished manifest says about itself and its parts."""
+"""manifest.json: the record of a finished manifest and its parts."""
 
 from __future__ import annotations
 
@@ -26,45 +26,45 @@ Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]
 
 
 class Manifest(CheckedRecord):
-    """A finished manifest; its rows stay on disk until they are asked for."""
+    """A finished manifest; rows are read from disk on request."""
 
     OLD_FORMAT: ClassVar[str] = "ganad manifest 1"
 
     format: Literal["ganad manifest 1", "ganad manifest 2"] = "ganad manifest 2"
     uri: str = Field(default="", exclude=True)
-    """Where it was read from."""
+    """URI of its folder."""
     id: str = ""
-    """16 hex characters drawn when its listing began; a refresh keeps them."""
+    """16 random hex characters; a refresh keeps them."""
     sources: tuple[str, ...]
-    """Absolute."""
+    """Absolute URIs of the sources."""
     num_images: Count = Field(alias="images")
     digest: Digest
-    """Over id, size, label, abnormal and split of every image, in order."""
+    """Digest of id, size, label, abnormal and split of every image, in order."""
     earlier: tuple[Digest, ...] = ()
     """Digests from before each refresh; the earlier images are the leading parts."""
     named: Labelling = Labelling()
-    """What decided on the labels when it was made."""
+    """The options that decided the labels."""
     labels: dict[str, Count]
-    """Images per label; those without one are not counted."""
+    """Label -> number of images."""
     num_normal: Count = Field(alias="normal")
     num_abnormal: Count = Field(alias="abnormal")
     num_errors: Count = Field(default=0, alias="errors")
-    """Rows with an error: images and shards that cannot be read."""
+    """Number of rows with an error: images and shards that cannot be read."""
     num_damaged: Count = Field(default=0, alias="damaged")
-    """Shards that could not be listed to their end."""
+    """Number of shards that could not be listed completely."""
     merged: Count
-    """Rows that named an image a second time."""
+    """Number of rows that repeated an image."""
     num_skipped: Count = Field(alias="skipped")
-    """Files that are not images."""
+    """Number of files that are not images."""
     notes: tuple[str, ...]
-    """What the user should know, a sentence each."""
+    """Notes to the user, one sentence each."""
     files: tuple[tuple[PartName, Count], ...] = Field(alias="parts")
     """Name and number of rows of each part."""
 
     @model_validator(mode="after")
     def _add_up(self) -> Manifest:
         if sum(num for _, num in self.files) != self.num_images:
-            raise ValueError("its parts do not hold as many images as it says")
+            raise ValueError("the images of its parts do not add up to its number of images")
         return self
 
     @cached_property
@@ -82,7 +82,7 @@ class Manifest(CheckedRecord):
 
 
 def is_manifest(uri: str) -> bool:
-    """True if uri is a folder with a finished manifest, be it damaged."""
+    """True if uri is a folder with a finished manifest, even a damaged one."""
     place = storage.join(storage.absolute(uri), NAME)
     if storage.size_of(place) is None:
         return False
@@ -90,7 +90,7 @@ def is_manifest(uri: str) -> bool:
 
 
 def open_manifest(uri: str) -> Manifest:
-    """Raises ManifestError if there is none, or if it is unfinished or damaged."""
+    """Read a manifest. Raises ManifestError if there is none, or if it is unfinished or damaged."""
     folder = storage.absolute(uri)
     place = storage.join(folder, NAME)
     if storage.size_of(place) is None:
@@ -107,5 +107,5 @@ def open_manifest(uri: str) -> Manifest:
 
 
 def _first(manifest: Manifest) -> str:
-    """The id of a manifest from before there were ids: its first digest."""
+    """The id of a manifest of an earlier version without ids: its first digest."""
     return manifest.earlier[0] if manifest.earlier else manifest.digest

@@ -1,9 +1,9 @@
-"""Ground truth: which mask belongs to which image, and which masks and images are left over.
+"""Matches ground-truth masks with images.
 
-The masks of the images in `test/<defect>` lie in `ground_truth/<defect>`. A mask is named after its
-image in one of these ways: `x_mask.png` (MVTec, MPDD), `x.png` (BTAD), `x_gt.png`, `x_label.png`,
-or a folder `x` whose files together are the mask (MVTec LOCO); in any case of letters but those of
-the image's own name, and in any image format.
+The masks of the images in `test/<defect>` are in `ground_truth/<defect>`. A mask is named after its
+image: `x_mask.png` (MVTec, MPDD), `x.png` (BTAD), `x_gt.png`, `x_label.png`, or a folder `x` whose
+files together are the mask (MVTec LOCO). Any image format will do, and only the image's own name is
+case-sensitive.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _ENDINGS = ("_mask", "", "_gt", "_label")
 
 
 def is_image(name: str) -> bool:
-    """True if a name ends as those of images do, in any case."""
+    """True if a name has the suffix of an image, in any case."""
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
@@ -25,8 +25,8 @@ def stem(name: str) -> str:
 
 
 def index_masks(entries: Iterable[tuple[str, bool]]) -> Mapping[str, str]:
-    """Stem of an image -> the file or folder that is its mask. entries: (name, is a folder) of
-    everything in the folder of masks."""
+    """Stem of an image -> file or folder of its mask. entries: (name, is a folder) of everything in
+    the folder of masks."""
     found: dict[str, tuple[int, str]] = {}
 
     def offer(key: str, rank: int, name: str) -> None:
@@ -47,7 +47,7 @@ def index_masks(entries: Iterable[tuple[str, bool]]) -> Mapping[str, str]:
 def left_over(
     masks: Mapping[str, str], entries: Iterable[tuple[str, bool]], images: Iterable[str]
 ) -> tuple[list[str], list[str]]:
-    """(names among entries that no image has as its mask, images without one), sorted."""
+    """(entries that are not the mask of any image, images without a mask), both sorted."""
     used, bare = set(), []
     for image in images:
         mask = masks.get(stem(image))

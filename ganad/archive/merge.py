@@ -1,8 +1,8 @@
-"""Rows of several sources, shards and a CSV of labels put together in DuckDB, on disk.
+"""Merges the rows of several sources, shards and a CSV of labels in an on-disk DuckDB.
 
-This is needed if one row alone is not enough: to find images that were listed twice, what a CSV
-says about them, and which labels and folders their source has. The database lies in a folder that
-the caller removes.
+It is used if single rows do not suffice: to find images that were listed twice, to join a CSV of
+labels, and to know all labels and folders of a source. The database is in a folder that the caller
+removes.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ _CSV_SCHEMA = pa.schema(
 _STAGED_SCHEMA = pa.schema(
     [*SCHEMA, ("folder", pa.string()), ("source", pa.int32()), ("position", pa.int64())]
 )
-# A write that fails ends a transaction, and a failed rollback ends the database.
+# A failed write aborts the transaction, and a failed rollback invalidates the database.
 _NO_ROOM = (
     duckdb.IOException,
     duckdb.OutOfMemoryException,
     duckdb.TransactionException,
     duckdb.FatalException,
 )
-_PLACE = "s.uri || coalesce('#' || s.member, '')"  # how a CSV may name an image in full
+_PLACE = "s.uri || coalesce('#' || s.member, '')"  # the full name of an image in a CSV
 
 
 @contextmanager
 def open_merge(folder: Path, out: str) -> Iterator[Merge]:
-    """A Merge in this folder. Raises ArchiveError if the disk has no room for it; out is the folder
-    of the manifest, for the message."""
+    """Open a Merge in this folder. Raises ArchiveError if the disk is full. out: the folder of the
+    manifest, for the message."""
     try:
         merge = Merge(folder)
         try:
@@ -67,34 +67,34 @@ def open_merge(folder: Path, out: str) -> Iterator[Merge]:
 
 
 class Merge:
-    """Takes all rows, then returns them, each image once, in the order in which they came.
+    """Takes rows and returns each image once, in the order in which they were added.
 
-    folder: for the database. Use it as open_merge() gives it.
+    folder: for the database. Create it with open_merge().
     """
 
     def __init__(self, folder: Path) -> None:
         self.num_repeated = 0
-        """Rows that named an image which had been named before."""
+        """Number of rows that repeated an image."""
         self.notes: list[str] = []
         self._leave_out = False
         self._has_csv = False
         self._num_added = 0
         self._siblings: dict[int, set[str]] = {}
-        """Labels of rows that were returned by settled(), by source."""
+        """Source -> labels of the rows that settled() has returned."""
         self._rooted: set[int] = set()
-        """Sources that have shard members in no folder."""
+        """Sources with shard members outside any folder."""
         self._database = Database(
             str(folder / "merge.duckdb"), Limits(memory=10**9), spill_to=str(folder), threads=2
         ).connection
         self._create("staged", _STAGED_SCHEMA)
 
     def close(self) -> None:
-        """Close the database, or its files could not be removed."""
-        with suppress(duckdb.Error):  # of a disk that is full
+        """Close the database, so that its files can be removed."""
+        with suppress(duckdb.Error):  # the disk may be full
             self._database.close()
 
     def add(self, rows: Iterable[tuple[int, Row]]) -> None:
-        """Take more rows, each with the number of its source."""
+        """Add rows, each with the number of its source."""
         self._insert("staged", map(self._numbered, rows), _STAGED_SCHEMA)
 
     def _numbered(self, pair: tuple[int, Row]) -> dict[str, Any]:
@@ -103,10 +103,10 @@ class Merge:
         return {**row, "source": source, "position": self._num_added}
 
     def settled(self, rows: Iterable[tuple[int, Row]], by_user: bool) -> Iterator[Row]:
-        """Return the rows that do not depend on others, at once, and take the rest: members of
-        shards in folders, and those with labels, which decide together what is abnormal.
+        """Yield the rows that do not depend on others, and add the rest: shard members in folders,
+        and those with labels, because all labels together decide which are abnormal.
 
-        by_user: true if the user named what is normal or abnormal.
+        by_user: True if the user named the normal or abnormal labels.
         """
         rest: list[tuple[int, Row]] = []
         for source, row in rows:
@@ -126,8 +126,8 @@ class Merge:
         self.add(rest)
 
     def add_labels(self, uri: str, lines: Iterable[CsvRow]) -> None:
-        """Take the labels of a CSV instead of those of the folders. Raises ConfigError if it
-        contradicts itself about an image, or names no image that was added."""
+        """Use the labels of a CSV instead of those of the folders. Raises ConfigError if it
+        contradicts itself, or names none of the images."""
         self._has_csv = True
         self._create("written", _CSV_SCHEMA)
         self._insert("written", (line._asdict() for line in lines), _CSV_SCHEMA)
@@ -143,7 +143,7 @@ class Merge:
         self._database.execute(
             "CREATE TABLE csv AS SELECT DISTINCT ON (key) * EXCLUDE (path, line) FROM written"
         )
-        # The CSV holds for all sources, so all labels are one group: source 0.
+        # The CSV applies to all sources, so all labels form one group: source 0.
         self._database.execute(f"""
             CREATE TABLE labelled AS SELECT s.* REPLACE (
                 coalesce(full_.label, short.label) AS label,
@@ -158,7 +158,7 @@ class Merge:
         self._database.execute("DROP TABLE staged; ALTER TABLE labelled RENAME TO staged")
 
     def _note_missing_lines(self, uri: str) -> None:
-        """Report images that the CSV does not name, which have no label then."""
+        """Report images that the CSV does not name, which therefore have no label."""
         bare = self._one(f"""
             SELECT count(DISTINCT image_id), min_by(name, position) FROM staged s
             WHERE NOT EXISTS (SELECT 1 FROM csv c WHERE c.key = s.name)
@@ -170,7 +170,7 @@ class Merge:
             )
 
     def _check_matches(self, uri: str) -> None:
-        """Report lines that name no image; refuse a CSV that has no others."""
+        """Report lines that name no image; raise ConfigError if no line does."""
         lost = self._one(f"""
             SELECT count(*), min_by(path, line) FROM written w
             WHERE NOT EXISTS (SELECT 1 FROM staged s WHERE s.name = w.key)
@@ -187,7 +187,7 @@ class Merge:
             self.notes.append(f"{uri}: {lost[0]:,} lines name no image, the first {lost[1]}")
 
     def _label_by_folders(self) -> None:
-        """Choose the folder that is the label, where all folders of a source decide that."""
+        """Choose the folder that is the label, given all folders of each source."""
         folders: dict[int, set[str]] = {source: {""} for source in self._rooted}
         for source, folder in self._all(
             "SELECT DISTINCT source, folder FROM staged WHERE folder IS NOT NULL"
@@ -197,8 +197,8 @@ class Merge:
             return
         labels = [
             {"source": source, "folder": folder, "name": label}
-            for source, those in folders.items()
-            for folder, label in labels_of_folders(those).items()
+            for source, names in folders.items()
+            for folder, label in labels_of_folders(names).items()
         ]
         schema = pa.schema([("source", pa.int32()), ("folder", pa.string()), ("name", pa.string())])
         self._create("chosen", schema)
@@ -209,7 +209,7 @@ class Merge:
         )
 
     def judge(self, naming: Naming) -> None:
-        """Decide which labels are abnormal where that is not known yet."""
+        """Decide which labels are abnormal, if that is not known yet."""
         if not self._has_csv:
             self._label_by_folders()
         siblings = self._siblings
@@ -229,7 +229,7 @@ class Merge:
         self._insert("verdicts", verdicts, schema)
 
     def leave_out(self, parts: Sequence[Part]) -> None:
-        """Take parts that are listed already: their images are not returned."""
+        """Leave out the images of these parts, which are listed already."""
         schema = pa.schema([SCHEMA.field(name) for name in ("image_id", "size", "offset")])
         self._create("known", schema)
         for part in parts:
@@ -240,7 +240,7 @@ class Merge:
         self._leave_out = True
 
     def _without_known(self, merged: str) -> str:
-        """The rows of merged that are new; reports what became of the others."""
+        """SQL for the new rows of `merged`; also reports known images that are gone or changed."""
         self._database.execute(f"CREATE TABLE merged AS {merged}")
         gone = self._one("SELECT count(*) FROM known ANTI JOIN staged USING (image_id)")[0]
         changed = self._one("""
@@ -257,9 +257,9 @@ class Merge:
         return "SELECT * FROM merged ANTI JOIN known USING (image_id)"
 
     def batches(self, sources: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The rows as in SCHEMA, after judge. Raises ArchiveError if an image came with two
-        labels. sources: as typed, by number."""
-        # For loose files the folder layout has decided it, unless a CSV replaced their labels.
+        """Yield the merged rows with SCHEMA; call judge first. Raises ArchiveError if an image has
+        two labels. sources: as typed, by number."""
+        # For loose files the folder layout has decided already, unless a CSV replaced the labels.
         is_open = "true" if self._has_csv else "s.member IS NOT NULL"
         self._database.execute(f"""
             CREATE TABLE judged AS
@@ -271,7 +271,7 @@ class Merge:
         self._check_conflicts(sources)
         rows = "SELECT count(*) FROM judged SEMI JOIN repeated USING (image_id)"
         self.num_repeated = self._one(rows)[0] - self._one("SELECT count(*) FROM repeated")[0]
-        # A tar may hold two members of one name: the later one counts, as for tar itself.
+        # If a tar holds two members of one name, the later one counts, as in tar itself.
         merged = f"""
             SELECT {_COLUMNS}, position FROM judged ANTI JOIN repeated USING (image_id)
             UNION ALL
@@ -292,15 +292,15 @@ class Merge:
             yield batch.cast(SCHEMA)
 
     def _check_conflicts(self, sources: Sequence[str]) -> None:
-        found = self._one("""
+        conflict = self._one("""
             SELECT min_by(name, position), min_by(label, position), min_by(source, position),
                    max_by(label, position), max_by(source, position)
             FROM judged SEMI JOIN repeated USING (image_id) WHERE label IS NOT NULL
             GROUP BY image_id
             HAVING count(DISTINCT label) > 1 OR count(DISTINCT abnormal) > 1
             ORDER BY min(position) LIMIT 1""")
-        if found:
-            name, first, source, other, other_source = found
+        if conflict:
+            name, first, source, other, other_source = conflict
             raise ArchiveError(
                 f"{sources[source]}: its image {name} is {first!r} here and {other!r} as part of "
                 f"{sources[other_source]}; give only one of the two sources, or labels in a CSV"
@@ -319,7 +319,7 @@ class Merge:
             self._database.unregister("batch")
 
     def _one(self, sql: str) -> Any:
-        # All of the result: one that is half read blocks the connection.
+        # Read the whole result: one that is half read blocks the connection.
         return next(iter(self._all(sql)), None)
 
     def _all(self, sql: str) -> list[tuple[Any, ...]]:

@@ -1,10 +1,9 @@
-"""Images inside Parquet files: one column holds the bytes of a file in each row.
+"""Lists and reads images inside Parquet files, where one column holds the bytes of image files.
 
-The column is a binary one, or a struct with a binary field `bytes`, as Hugging Face datasets write
-them. Rows are listed without their bytes, and read a few at a time, row group by row group: a file
-is never held whole, nor is a row group, unless its writer made it one page. How many rows are read
-at a time depends on how large they may be, because a few kilobytes of a dictionary can stand for
-many large cells.
+The column is binary, or a struct with a binary field `bytes`, as in Hugging Face data sets. Rows
+are listed without their bytes and read a few at a time. Neither a file nor a row group is ever held
+in memory whole, unless a row group is a single page. The number of rows read at a time depends on
+how large they can be, because a dictionary of a few kilobytes can expand to many large cells.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ from ganad.storage import files as storage
 from ganad.storage.reasons import translated
 
 IMAGE_COLUMNS = ("image", "bytes", "img", "picture", "jpg", "jpeg", "png", "data", "content")
-"""Searched in this order; a file with one binary column may call it anything."""
+"""Searched in this order. If a file has only one binary column, its name does not matter."""
 ID_COLUMNS = ("image_id", "id", "name", "path", "file_name", "filename", "file", "uri", "key")
 LABEL_COLUMNS = ("label", "class", "category")
 _LISTED_ROWS = 8192
 _READ_ROWS = 16
-_READ_BYTES = 2**28  # of the cells that are decoded at a time
-_MOST_TEXT = 2**16  # bytes of a name or label
+_READ_BYTES = 2**28  # cells decoded at a time
+_MOST_TEXT = 2**16  # bytes of the longest name or label
 _BUFFER = 2**20
 DAMAGE = (pa.ArrowException, ValueError)
-"""What pyarrow raises for damaged files; names that are not UTF-8 give the latter."""
+"""Errors that pyarrow raises for damaged files; ValueError for names that are not UTF-8."""
 LARGE_GROUP = 2**28
-"""Row groups of more bytes are reported, with the way to write smaller ones."""
+"""Larger row groups, in bytes, are reported to the user."""
 
 
 class Cell(NamedTuple):
-    """row: its number in the file. name: from a column of names, else the number as text."""
+    """row: number in the file. name: from a column of names, else the row number as text."""
 
     row: int
     name: str
@@ -56,33 +55,33 @@ def is_parquet(name: str) -> bool:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A Parquet file of images, from its footer."""
+    """A Parquet file of images, as described by its footer."""
 
     uri: str
     column: str
-    """Path of the column of bytes, dotted: for a struct, its field `bytes`."""
+    """Dotted path of the column of bytes; for a struct, of its field `bytes`."""
     names: str | None
     labels: str | None
     classes: tuple[str, ...]
-    """What the numbers of the label column mean, if the file says so."""
+    """Names for the numbers in the label column, if the file has them."""
     num_rows: int
     largest_group: int
     """Bytes of the images in the largest row group."""
     texts: tuple[str, ...] = ()
-    """Those of names and labels that hold text."""
+    """The columns of names and labels that hold text."""
     note: str | None = None
-    """What the user should know about the labels."""
+    """Note to the user about the labels."""
 
     def cells(self) -> Iterator[Cell]:
-        """Every row without its bytes, in order. Raises ArchiveError."""
+        """Yield every row without its bytes, in order. Raises ArchiveError."""
         wanted = [column for column in (self.names, self.labels) if column]
-        # As dictionaries, so that the length of a text is known before it is repeated in each row.
+        # As dictionaries, so that the length of a text is checked before it is repeated per row.
         with _opened(self.uri, self.texts) as file:
             if not wanted:
                 yield from (Cell(row, str(row), None) for row in range(file.metadata.num_rows))
                 return
             row = 0
-            # One by one: batches across row groups cannot have dictionaries inside of structs.
+            # Group by group: batches across row groups cannot have dictionaries inside structs.
             for group in range(file.metadata.num_row_groups):
                 for batch in file.iter_batches(_LISTED_ROWS, row_groups=[group], columns=wanted):
                     names = _values(self.uri, batch, self.names)
@@ -94,7 +93,7 @@ class ImageFile:
 
     def _label(self, value: Any) -> str | None:
         if self.classes and isinstance(value, int):
-            if value == -1:  # a ClassLabel's way of saying that there is none
+            if value == -1:  # ClassLabel's value for a missing label
                 return None
             if 0 <= value < len(self.classes):
                 return label_of(self.classes[value])
@@ -102,25 +101,25 @@ class ImageFile:
 
 
 def open_images(uri: str) -> ImageFile | None:
-    """The images of a Parquet file; None if it has no column of them. Raises ArchiveError for a
-    damaged file, and for several such columns of which none has one of the IMAGE_COLUMNS' names."""
+    """Describe the images of a Parquet file; None if it has no binary column. Raises ArchiveError
+    for a damaged file, and for several binary columns none of which is named in IMAGE_COLUMNS."""
     with _opened(uri) as file:
         schema, metadata = file.schema_arrow, file.metadata
-        found = _image_columns(schema)
-        if not found:
+        columns = _image_columns(schema)
+        if not columns:
             return None
-        chosen = next((name for name in IMAGE_COLUMNS if name in found), None)
-        if chosen is None and len(found) > 1:
+        chosen = next((name for name in IMAGE_COLUMNS if name in columns), None)
+        if chosen is None and len(columns) > 1:
             raise ArchiveError(
-                f"{uri}: has several columns of bytes ({', '.join(found)}); name the one that "
+                f"{uri}: has several columns of bytes ({', '.join(columns)}); name the one that "
                 f"holds the images {IMAGE_COLUMNS[0]}"
             )
-        chosen = chosen or next(iter(found))
+        chosen = chosen or next(iter(columns))
         names = _name_column(schema, chosen)
         labels, note = _label_column(schema)
         return ImageFile(
             uri,
-            column=found[chosen],
+            column=columns[chosen],
             names=names,
             labels=labels,
             classes=_classes(schema),
@@ -137,10 +136,10 @@ def open_images(uri: str) -> ImageFile | None:
 
 
 def read_cells(uri: str, column: str, rows: Sequence[int]) -> Iterator[tuple[int, bytes | None]]:
-    """(row, its bytes) for these rows, in the file's order; the bytes of a null are None.
+    """Yield (row, bytes) for these rows, in the file's order; the bytes of a null are None.
 
-    Reads the row groups that hold such rows, a few rows at a time. A row that the file no longer
-    has is left out. Raises what the filesystem raises, and ArrowException for damaged data.
+    Reads only the row groups with such rows, a few rows at a time. Rows that the file does not have
+    are left out. Raises the errors of the filesystem, and ArrowException for damaged data.
     """
     wanted = np.unique(np.asarray(rows, np.int64))
     with storage.open_input(uri) as source:
@@ -150,8 +149,8 @@ def read_cells(uri: str, column: str, rows: Sequence[int]) -> Iterator[tuple[int
         )
         wanted = wanted[wanted < begins[-1]]
         groups = np.searchsorted(begins, wanted, side="right") - 1
-        for group, some in groupby(zip(groups.tolist(), wanted.tolist(), strict=True), _first):
-            left = [row - int(begins[group]) for _, row in some]
+        for group, pairs in groupby(zip(groups.tolist(), wanted.tolist(), strict=True), _first):
+            left = [row - int(begins[group]) for _, row in pairs]
             yield from (
                 (row + int(begins[group]), data)
                 for row, data in _in_group(file, group, column, left)
@@ -165,7 +164,7 @@ def _first(pair: tuple[int, int]) -> int:
 def _in_group(
     file: pq.ParquetFile, group: int, column: str, wanted: list[int]
 ) -> Iterator[tuple[int, bytes | None]]:
-    """wanted: rows counted from the beginning of the group, ascending."""
+    """Yield (row, bytes). wanted: rows relative to the start of the group, ascending."""
     start, position = 0, 0
     num = _rows_at_once(file, group)
     for batch in file.iter_batches(num, row_groups=[group], columns=[column]):
@@ -179,14 +178,14 @@ def _in_group(
 
 
 def _rows_at_once(file: pq.ParquetFile, group: int) -> int:
-    """So many rows that they hold about _READ_BYTES at most, even if each of them holds all bytes
+    """Number of rows that decode to at most about _READ_BYTES, even if each of them holds all bytes
     of the group, as with a dictionary of one value."""
-    # Of the group as a whole: pyarrow ends the process for the damaged metadata of one column.
+    # Uses the size of the whole group: pyarrow aborts on damaged metadata of a single column.
     return max(1, min(_READ_ROWS, _READ_BYTES // max(1, _group_bytes(file.metadata, group))))
 
 
 def _group_bytes(metadata: pq.FileMetaData, group: int) -> int:
-    """Bytes of a row group without compression."""
+    """Uncompressed bytes of a row group."""
     return int(metadata.row_group(group).total_byte_size)
 
 
@@ -204,7 +203,7 @@ def _opened(uri: str, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFi
         except OSError as error:
             if error.errno is not None:
                 raise
-            # Pages that cannot be decompressed raise an OSError without a number.
+            # Pages that cannot be decompressed raise an OSError without errno.
             raise ArchiveError(f"{uri}: is damaged; make the file again") from error
 
 
@@ -216,15 +215,15 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 def _image_columns(schema: pa.Schema) -> dict[str, str]:
     """Name of each column that can hold images -> dotted path of its bytes."""
-    found = {}
+    columns = {}
     for column in schema:
         if _is_bytes(column.type):
-            found[column.name] = column.name
+            columns[column.name] = column.name
         elif pa.types.is_struct(column.type):
             fields = {field.name: field.type for field in column.type}
             if "bytes" in fields and _is_bytes(fields["bytes"]):
-                found[column.name] = f"{column.name}.bytes"
-    return found
+                columns[column.name] = f"{column.name}.bytes"
+    return columns
 
 
 def _name_column(schema: pa.Schema, image: str) -> str | None:
@@ -240,7 +239,7 @@ def _name_column(schema: pa.Schema, image: str) -> str | None:
 
 
 def _label_column(schema: pa.Schema) -> tuple[str | None, str | None]:
-    """(the column of labels, a note on one that cannot be used)."""
+    """(column of labels, note on a column that cannot be used)."""
     kinds = {column.name: column.type for column in schema}
     note = None
     for name in LABEL_COLUMNS:
@@ -282,7 +281,7 @@ def _is_int(kind: pa.DataType) -> bool:
 
 
 def _classes(schema: pa.Schema) -> tuple[str, ...]:
-    """The names of a Hugging Face ClassLabel; () if there is none."""
+    """Names of a Hugging Face ClassLabel; () if there is none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         column = next(name for name in LABEL_COLUMNS if name in features)
@@ -292,7 +291,7 @@ def _classes(schema: pa.Schema) -> tuple[str, ...]:
 
 
 def _values(uri: str, batch: pa.RecordBatch, column: str | None) -> list[Any]:
-    """Names or labels. Raises ArchiveError for texts that are too long to be such."""
+    """Values of a column of names or labels. Raises ArchiveError for texts that are too long."""
     if column is None:
         return [None] * len(batch)
     array = _array(batch, column)
@@ -308,7 +307,7 @@ def _values(uri: str, batch: pa.RecordBatch, column: str | None) -> list[Any]:
 
 
 def _array(batch: pa.RecordBatch, column: str) -> pa.Array:
-    """A column by its dotted path; columns themselves may have dots in their names."""
+    """A column by its dotted path; column names may contain dots themselves."""
     if column in batch.schema.names:
         return batch.column(column)
     name, _, field = column.rpartition(".")

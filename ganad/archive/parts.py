@@ -1,6 +1,6 @@
-"""The Parquet parts of a manifest: written with a fixed number of rows, read a few rows at a time.
+"""Writes and reads the Parquet parts of a manifest.
 
-The name of a part holds a digest of its bytes, which is compared when it is read: a damaged part is
+The name of a part contains a digest of its bytes, which is verified on reading, so that damage is
 an error, never a wrong row.
 """
 
@@ -27,8 +27,8 @@ from ganad.storage.reasons import translated
 ROWS_PER_PART = 65_536
 ROWS_PER_GROUP = 4_096
 PART = re.compile(r"part-(\d{5,})(?:-([0-9a-f]{8}))?(?:-([0-9a-f]{16}))?\.parquet")
-"""Name of a part: its number, the token of its listing, the digest of its bytes. Those of before
-digests have none."""
+"""Name of a part: its number, the token of its listing, the digest of its bytes. Parts of earlier
+versions have no digest."""
 _DIGESTED = ("image_id", "size", "label", "abnormal", "split")
 
 
@@ -41,18 +41,18 @@ class Part:
 
 
 def part_name(number: int, token: str, digest: str) -> str:
-    """File name of a part; the token keeps it apart from those of another listing."""
+    """File name of a part; the token distinguishes it from parts of another listing."""
     return "-".join(filter(None, (f"part-{number:05d}", token, digest))) + ".parquet"
 
 
 def num_rows(uri: str) -> int:
-    """Rows of a part. Raises ArchiveError."""
+    """Number of rows of a part. Raises ArchiveError."""
     with _opened(uri) as parquet:
         return int(parquet.metadata.num_rows)
 
 
 def read_rows(uri: str, start: int, num: int) -> list[Row]:
-    """Rows start..start+num of a part, decoding only the row groups that hold them. Raises
+    """Read rows start..start+num of a part; decodes only the row groups that hold them. Raises
     ArchiveError."""
     with _opened(uri) as parquet:
         groups: list[int] = []
@@ -67,7 +67,7 @@ def read_rows(uri: str, start: int, num: int) -> list[Row]:
 
 
 def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A whole part, or some of its columns; those that it is too old to have are null. Raises
+    """Read a whole part, or some columns. Columns that an old part lacks are null. Raises
     ArchiveError."""
     wanted = SCHEMA.names if columns is None else list(columns)
     with _opened(uri) as parquet:
@@ -93,10 +93,10 @@ def _opened(uri: str) -> Iterator[pq.ParquetFile]:
         raise ManifestError(f"{uri}: is damaged; run ganad index again") from error
 
 
-# A worker reads the few row groups of a part one after the other.
+# A worker reads the row groups of a part one after another.
 @lru_cache(maxsize=2)
 def _verified(uri: str, digest: str) -> pa.Buffer:
-    """The bytes of a part, which are those that were written."""
+    """The verified bytes of a part."""
     data = storage.read_bytes(uri)
     if _digest_of(data) != digest:
         raise ManifestError(f"{uri}: is damaged; run ganad index again")
@@ -108,16 +108,16 @@ def _digest_of(data: bytes) -> str:
 
 
 def batches_of(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
-    """Rows as batches of SCHEMA."""
+    """Convert rows to batches with SCHEMA."""
     rows = iter(rows)
     while chunk := list(islice(rows, ROWS_PER_GROUP)):
         yield pa.RecordBatch.from_pylist(chunk, schema=SCHEMA)
 
 
 class PartWriter:
-    """Cuts batches into parts, writes them and counts what is in them.
+    """Cuts batches into parts, writes them and counts their contents.
 
-    on_part is called with each part that was written; a part is not removed after that.
+    on_part: called with each part written, which is not removed after that.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class PartWriter:
     ) -> None:
         self.folder, self.token, self.on_part = folder, token, on_part
         self.parts: list[tuple[str, int]] = []
-        """Name and number of rows of each."""
+        """Name and number of rows of each part."""
         self.num_images = self.num_normal = self.num_abnormal = self.num_errors = 0
         self.labels: Counter[str] = Counter()
         self.digest = hashlib.blake2b(digest_size=8)
@@ -133,14 +133,14 @@ class PartWriter:
         self._existed = storage.exists(folder)
 
     def keep(self, parts: Sequence[Part]) -> None:
-        """Begin with parts that exist already."""
+        """Start with parts that exist already."""
         self.parts = [(part.uri.rpartition("/")[2], part.num_rows) for part in parts]
         self._num_kept = len(parts)
         for part in parts:
             self._count(read_table(part.uri, (*_DIGESTED, "error")))
 
     def write(self, batches: Iterable[pa.RecordBatch]) -> None:
-        """Write parts of ROWS_PER_PART rows, and the rest as the last one."""
+        """Write parts of ROWS_PER_PART rows; the last one may be smaller."""
         waiting: list[pa.RecordBatch] = []
         room = ROWS_PER_PART
         for batch in batches:
@@ -176,7 +176,7 @@ class PartWriter:
         self.num_errors += len(table) - table["error"].null_count
 
     def undo(self) -> None:
-        """Remove the parts written and not announced, and the folder if it did not exist."""
+        """Remove the parts that were not announced, and the folder if it did not exist before."""
         for name, _ in self.parts[self._num_kept :]:
             storage.remove(storage.join(self.folder, name))
         if not self._existed:

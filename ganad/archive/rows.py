@@ -1,4 +1,4 @@
-"""A row of a manifest: what is known of one image before it is opened."""
+"""The schema of a manifest's rows: the facts known about an image before it is opened."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ SCHEMA = pa.schema(
     ]
 )
 """image_id: see image_id(). uri: absolute path or s3://bucket/key of the file. member: name inside
-a tar shard, or number of the row of a Parquet file. offset, size: bytes; offset is null for a loose
-file, and is the row in a Parquet file, where size is null. name: path relative to its source,
-`shard.tar#member` in a tar, `file.parquet#id` in a Parquet file; people see it and splits are made
-by it, so that neither depends on where the archive lies. label, abnormal: null if not known. mask:
-where the ground truth lies, a file or a folder of files. split: train, test or null, as the layout
-says. column: of a Parquet file, the one with the bytes. error: null, or why the image cannot be
-read, if the listing knows that already; a shard that cannot be listed has one such row."""
+a tar shard, or row number in a Parquet file. offset, size: bytes; offset is null for a loose file.
+In a Parquet file offset is the row number and size is null. name: path relative to its source,
+`shard.tar#member` in a tar, `file.parquet#id` in a Parquet file; it is shown to people and decides
+the split, so that neither depends on the location of the archive. label, abnormal: null if unknown.
+mask: URI of the ground truth, a file or a folder of files. split: train, test or null, from the
+layout. column: the column of bytes in a Parquet file. error: null, or the reason why the image
+cannot be read, if the listing knows it; a shard that cannot be listed has one such row."""
 
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 
 
 def image_id(uri: str, member: str | None = None) -> str:
-    """16 hex characters that stand for the place of an image."""
+    """16 hex characters that identify the location of an image."""
     text = f"{uri}#{member or ''}"
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 def loose_row(uri: str, name: str, **facts: Any) -> Row:
-    """The row of a file that is not in a shard; facts are further columns."""
+    """The row of a file outside shards; facts: further columns."""
     return {
         **dict.fromkeys(SCHEMA.names),
         "image_id": image_id(uri),
@@ -57,10 +57,11 @@ def loose_row(uri: str, name: str, **facts: Any) -> Row:
 
 
 def label_of(value: Any) -> str | None:
-    """A label as text: the same from a folder's name, a CSV and every type of Parquet column.
+    """Normalise a label to the same text whether it comes from a folder name, a CSV or any type of
+    Parquet column.
 
-    Blanks around it are removed; nothing, NaN and '' mean no label; 1.0 is 1, because tables write
-    whole numbers with missing ones among them so.
+    Surrounding blanks are removed; None, NaN and '' mean no label. 1.0 becomes 1, because tables
+    store integer columns with missing values as floats.
     """
     if value is None or value != value:
         return None

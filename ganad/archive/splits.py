@@ -1,4 +1,4 @@
-"""Which rows of a manifest may train a detector, and how they are split: by a hash of the name."""
+"""Selects the rows of a manifest to train on, and splits them by a hash of the name."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ganad.errors import TrainingError
 Subset = Literal["train", "calibration", "validation"]
 
 CALIBRATION, VALIDATION = 0.15, 0.05
-"""Shares held out of training; p-values need 200 calibration images or more to be fine-grained."""
+"""Fractions held out of training; fine-grained p-values need at least 200 calibration images."""
 
 
 def normal_rows(rows: pa.Table, typed: str, drop_abnormal: bool = False) -> pa.Table:
-    """The rows to train on: those of the layout's train folder if there is one, and none that is
-    labelled abnormal or has an error. typed: the source as the user typed it.
+    """The rows to train on: those of the layout's train folder if there is one, without rows that
+    are labelled abnormal or have an error. typed: the source as the user typed it.
 
-    Raises TrainingError if abnormal images are among them and drop_abnormal is not set, or if no
-    row is left.
+    Raises TrainingError if there are abnormal images and drop_abnormal is not set, or if no row is
+    left.
     """
     if "error" in rows.column_names:
         rows = rows.filter(pc.is_null(rows["error"]))
@@ -46,7 +46,7 @@ def normal_rows(rows: pa.Table, typed: str, drop_abnormal: bool = False) -> pa.T
 
 
 def with_subsets(rows: pa.Table, seed: int, folds: int = 0) -> pa.Table:
-    """The rows sorted by name, with a column `part` that holds the subset of each.
+    """The rows sorted by name, with an additional column `part`, the subset of each.
 
     folds: 0, or the number of folds of a crossed calibration: the subsets are then fold-0, fold-1
     and so on.
@@ -68,8 +68,8 @@ def fold_name(number: int) -> str:
 def subset_of(
     name: str, seed: int, calibration: float = CALIBRATION, validation: float = VALIDATION
 ) -> Subset:
-    """The subset of one image: a function of its name and the seed, so that an archive that grows
-    or moves keeps its split."""
+    """The subset of one image. It depends only on name and seed, so an archive that grows or moves
+    keeps its split."""
     place = _place(f"{seed}\0{name}")
     if place < calibration:
         return "calibration"
@@ -83,7 +83,7 @@ def _place(text: str) -> float:
 
 
 def split_digest(names_and_subsets: Iterable[tuple[str, str]]) -> str:
-    """16 hex characters over the split, in any order."""
+    """Digest of a split, 16 hex characters; the order does not matter."""
     digest = hashlib.blake2b(digest_size=8)
     for name, subset in sorted(names_and_subsets):
         digest.update(f"{name}\0{subset}\n".encode())

@@ -1,6 +1,6 @@
-"""The images inside a .tar shard: where the bytes of each begin and end, found from the headers.
+"""Finds the byte range of each member of a .tar shard from the headers.
 
-Nothing is ever extracted, so a member's name is only text: a path in it leads nowhere.
+Nothing is extracted, so paths in member names are only text and cannot escape anywhere.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ganad.storage.retry import why
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
-_SHARDS_AT_ONCE = 4  # whose lists are in memory: a quarter of a kilobyte for each member
-_MOST_LINKS = 16  # followed from one member, as a link may lead to itself
+_SHARDS_AT_ONCE = 4  # their lists are held in memory, about 256 bytes per member
+_MOST_LINKS = 16  # followed from one member, because a link may point to itself
 
 T = TypeVar("T")
 
 
 class Member(NamedTuple):
-    """name: as in the shard. offset, size: bytes in the shard. link: for a link, the name of the
-    member it leads to. error: why a member that is not a link has no bytes of its own there."""
+    """name: as in the shard. offset, size: bytes in the shard. link: for a link, the name of its
+    target. error: the reason why a member other than a link has no bytes in the shard."""
 
     name: str
     offset: int
@@ -43,10 +43,10 @@ def is_tar(name: str) -> bool:
 
 
 def members(uri: str) -> Iterator[Member]:
-    """The members of a shard without folders, in the shard's order.
+    """Yield the members of a shard in order, without folders.
 
-    Raises ArchiveError for a shard that is compressed, damaged or cut off, after the members before
-    the damage.
+    Raises ArchiveError for a compressed, damaged or truncated shard, after the members before the
+    damage.
     """
     with translated(storage.printable(uri)), storage.open_stream(uri) as file:
         if file.read(6).startswith(_MAGIC):
@@ -61,20 +61,21 @@ def members(uri: str) -> Iterator[Member]:
 
 
 class Listed(NamedTuple):
-    """All members of a shard, links resolved. Of several with one name it has the last, in the
-    place of the first, as tar itself does."""
+    """All members of a shard, with links resolved. Of several members with one name it has the
+    last, in the position of the first, as tar itself does."""
 
     members: list[Member]
     num_repeated: int = 0
-    """Members left out for that."""
+    """Number of members replaced by a later one of the same name."""
     error: ArchiveError | None = None
-    """Why the shard could not be listed to its end."""
+    """The error that ended the listing early."""
 
 
 def listed(uri: str, is_over: Callable[[], bool] = lambda: False) -> Listed:
-    """List a shard. is_over: true when nobody waits for the result any more.
+    """List a shard. is_over: returns True when the result is no longer needed.
 
-    Raises ArchiveError only for faults that are not the shard's, such as a server that is away.
+    Raises ArchiveError only for errors that do not come from the shard, such as an unreachable
+    server.
     """
     latest: dict[str, Member] = {}
     num = 0
@@ -92,13 +93,13 @@ def listed(uri: str, is_over: Callable[[], bool] = lambda: False) -> Listed:
         if reason is not None and (reason.transient or reason.everywhere):
             raise
         fault = error
-    # A symbolic link may lead to a member that comes later.
+    # A symbolic link may point to a later member.
     final = [_resolved(member, latest) for member in latest.values()]
     return Listed(final, num - len(latest), fault)
 
 
 def _resolved(link: Member, latest: dict[str, Member]) -> Member:
-    """A link with the place of the bytes it leads to, if these are in the shard."""
+    """A link with the byte range of its target, if that is in the shard."""
     member = link
     for _ in range(_MOST_LINKS):
         if member.link is None:
@@ -113,10 +114,10 @@ def _resolved(link: Member, latest: dict[str, Member]) -> Member:
 def listed_ahead(
     items: Iterable[tuple[T, str | None]],
 ) -> Generator[tuple[T, Listed | None], None, None]:
-    """Each item, with the contents of its shard if it names one. The next few shards are read
-    meanwhile: to list a shard of small images on S3, all of it has to come over the network.
+    """Yield each item with the contents of its shard, if it names one. The next few shards are read
+    in the background, because listing a shard of small images on S3 transfers all of it.
 
-    Close it (see contextlib.closing) if it may be left before its end.
+    Use contextlib.closing if the generator may be left before its end.
     """
     over = threading.Event()
     pool = ThreadPoolExecutor(_SHARDS_AT_ONCE, thread_name_prefix="ganad-shards")
@@ -138,7 +139,7 @@ def listed_ahead(
 
 
 def compressed(uri: str) -> ArchiveError:
-    """The error for shards whose members cannot be read one by one."""
+    """The error for a compressed shard, whose members cannot be read one by one."""
     return ArchiveError(
         f"{uri}: is compressed, and single images cannot be read out of it; decompress it to a "
         f"plain .tar (images hardly shrink anyway)"
@@ -148,10 +149,10 @@ def compressed(uri: str) -> ArchiveError:
 def _members(file: BinaryIO) -> Iterator[Member]:
     with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # or it would keep every one
+            tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps them all otherwise
             if not member.isdir():
                 yield _member(member)
-        # A header that is not one ends the listing as quietly as the end of the archive does.
+        # tarfile ends silently at an invalid header, as it does at the end of the archive.
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise tarfile.ReadError(f"no header at byte {tar.offset}")
@@ -161,9 +162,9 @@ def _member(member: tarfile.TarInfo) -> Member:
     name = _shown(member.name)
     if member.isreg() and not member.issparse():
         return Member(name, member.offset_data, member.size)
-    if member.islnk():  # by its whole path
+    if member.islnk():  # target relative to the root
         link, error = _shown(posixpath.normpath(member.linkname)), "is a link to {link}"
-    elif member.issym():  # from its own folder
+    elif member.issym():  # target relative to its own folder
         target = posixpath.join(posixpath.dirname(member.name), member.linkname)
         link, error = _shown(posixpath.normpath(target)), "is a link to {link}"
     elif member.issparse():
@@ -175,5 +176,5 @@ def _member(member: tarfile.TarInfo) -> Member:
 
 
 def _shown(name: str) -> str:
-    """A name with escapes for what is not UTF-8: it is shown, never opened."""
+    """A printable name, with escapes for bytes that are not UTF-8."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,7 +1,8 @@
-"""A listing whose parts are used before it has ended: they stay, even if it is cut off.
+"""The record of an unfinished listing whose parts are in use already.
 
-manifest.unfinished.json names the listing that the parts belong to. A part is written whole, so
-every part in the folder counts, and the next listing goes on behind the last one.
+manifest.unfinished.json identifies the listing that the parts belong to. Parts are written
+atomically, so every part in the folder is complete, and the next listing continues after the last
+one, even if this one was killed.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ NAME = "manifest.unfinished.json"
 
 
 class Labelling(Record):
-    """What decides on the labels of a manifest."""
+    """The options that decide the labels of a manifest."""
 
     labels: str | None = None
-    """A CSV, absolute."""
+    """Absolute URI of a CSV."""
     normal: tuple[str, ...] = ()
     abnormal: tuple[str, ...] = ()
 
 
 class Unfinished(CheckedRecord):
-    """A listing that has begun."""
+    """A listing that has started."""
 
     OLD_FORMAT: ClassVar[str] = "ganad unfinished manifest 1"
 
@@ -39,28 +40,28 @@ class Unfinished(CheckedRecord):
     id: str = ""
     """The id that the manifest will have."""
     sources: tuple[str, ...]
-    """Absolute."""
+    """Absolute URIs of the sources."""
     named: Labelling
     follows: str
-    """Digest of the finished manifest that its parts come after; empty if there was none."""
+    """Digest of the finished manifest that the parts continue; empty if there was none."""
     token: Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
-    """In the names of its parts."""
+    """Token in the names of its parts."""
 
     def parts(self, folder: str, first: int) -> list[Part]:
         """Its parts in the folder, numbered from first. Raises ArchiveError."""
-        theirs: dict[int, str] = {}
+        names: dict[int, str] = {}
         for name in storage.list_names(folder):
             match = PART.fullmatch(name)
             if match and match[2] == self.token:
-                theirs.setdefault(int(match[1]), name)
-        found: list[Part] = []
-        while first + len(found) in theirs:
-            uri = storage.join(folder, theirs[first + len(found)])
-            found.append(Part(uri, num_rows(uri)))
-        return found
+                names.setdefault(int(match[1]), name)
+        parts: list[Part] = []
+        while first + len(parts) in names:
+            uri = storage.join(folder, names[first + len(parts)])
+            parts.append(Part(uri, num_rows(uri)))
+        return parts
 
     def before_first(self, folder: str, on_part: Callable[[Part], None]) -> Callable[[Part], None]:
-        """on_part, with this record written to the folder before its first call."""
+        """Wrap on_part so that this record is written to the folder before the first call."""
         written = False
 
         def announce(part: Part) -> None:
@@ -74,8 +75,8 @@ class Unfinished(CheckedRecord):
 
 
 def read_unfinished(uri: str) -> Unfinished | None:
-    """The listing that was begun in this folder and has not finished, if there is one. One that
-    was killed after it finished, before it removed this file, is found too. Raises ArchiveError."""
+    """The unfinished listing in this folder, or None. The record of a finished listing is returned,
+    too, if it was killed before it removed this file. Raises ArchiveError."""
     place = storage.join(storage.absolute(uri), NAME)
     if storage.size_of(place) is None:
         return None

@@ -1,7 +1,7 @@
-"""A CSV or Parquet file of URIs, such as the result of a query, as the list of an archive's images.
+"""Reads a CSV or Parquet file of URIs, such as the result of a query, as a list of images.
 
-Columns: uri (or path, relative to the file), and perhaps member, name, label, abnormal, mask and
-split; others are ignored. A list is held in memory, and each shard it names is listed once.
+Columns: uri (or path, relative to the file), and optionally member, name, label, abnormal, mask and
+split; others are ignored. A list is held in memory, and each shard in it is listed once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 
-from ganad.archive.csvs import Said, beside, is_csv, read_csv, said
+from ganad.archive.csvs import LineFacts, beside, facts_of, is_csv, read_csv
 from ganad.archive.layout import Layout, Surroundings, has_normal, is_normal
 from ganad.archive.parquets import DAMAGE, ImageFile, is_parquet, open_images
 from ganad.archive.rows import Row, image_id, loose_row
@@ -27,8 +27,8 @@ from ganad.storage.retry import why
 
 URI_COLUMNS = ("uri", "path")
 _WANTED = (*URI_COLUMNS, "member", "name", "label", "abnormal", "mask", "split")
-_BATCH = 4096  # rows of a Parquet file
-_REQUESTS = 16  # at a time, for the sizes of objects on S3
+_BATCH = 4096  # rows read from a Parquet file at a time
+_REQUESTS = 16  # concurrent requests for the sizes of objects on S3
 
 
 class Entry(NamedTuple):
@@ -36,19 +36,20 @@ class Entry(NamedTuple):
 
     uri: str
     member: str | None
-    """Inside a shard; a Parquet file's are row numbers."""
+    """Member of a shard; a row number for Parquet files."""
     name: str
-    said: Said
+    facts: LineFacts
 
 
 class UriList:
-    """The images that a file names. source: as typed. Raises ArchiveError if it cannot be read, and
-    ConfigError if something in it is wrong."""
+    """The images in a list. source: as typed. Raises ArchiveError if it cannot be read, and
+    ConfigError if its contents are invalid."""
 
     def __init__(self, source: str) -> None:
         self._columns: Sequence[str] = ()
         self.entries = list(self._read(source))
-        self._labels = {entry.said.label for entry in self.entries if entry.said.label is not None}
+        labels = (entry.facts.label for entry in self.entries)
+        self._labels = {label for label in labels if label is not None}
 
     def _read(self, uri: str) -> Iterator[Entry]:
         lines = self._csv_lines(uri) if is_csv(uri) else self._parquet_lines(uri)
@@ -59,7 +60,7 @@ class UriList:
                 raise ConfigError(f"{uri}: {where} has no {key}: name the image")
             short = path.rpartition("/")[2] if member else path.removeprefix("./")
             name = cells.get("name") or (f"{short}#{member}" if member else short)
-            yield Entry(beside(uri, path), member, name, said(uri, where, cells))
+            yield Entry(beside(uri, path), member, name, facts_of(uri, where, cells))
 
     def _csv_lines(self, uri: str) -> Iterator[tuple[str, Mapping[str, str]]]:
         for line, cells in read_csv(uri, lambda names: self._check(uri, names)):
@@ -93,9 +94,9 @@ class UriList:
     # ---- Rows ------------------------------------------------------------------------------------
 
     def rows(self, surroundings: Surroundings) -> Iterator[Row]:
-        """The row of each image: loose ones first, in the order of the list, then shard by shard.
+        """Yield the row of each image: loose ones in the order of the list, then shard by shard.
 
-        Labels and masks that the list has no column for come from the folders of loose images.
+        If the list has no column for labels or masks, they come from the folders of loose images.
         """
         yield from self._loose(surroundings)
         by_shard: dict[str, list[Entry]] = {}
@@ -126,10 +127,10 @@ class UriList:
             yield loose_row(entry.uri, entry.name, size=size, error=error, **facts)
 
     def _facts(self, entry: Entry) -> dict[str, Any]:
-        label, abnormal = entry.said.label, entry.said.abnormal
+        label, abnormal = entry.facts.label, entry.facts.abnormal
         if abnormal is None and label is not None and has_normal(self._labels):
             abnormal = not is_normal(label)
-        return {**entry.said._asdict(), "abnormal": abnormal}
+        return {**entry.facts._asdict(), "abnormal": abnormal}
 
     def _member_row(self, entry: Entry, **place: Any) -> Row:
         row = loose_row(entry.uri, entry.name, **place, **self._facts(entry))
@@ -160,8 +161,8 @@ class UriList:
 
 
 def is_list(uri: str) -> bool:
-    """True for a CSV, and for a Parquet file with a column uri and none of bytes. uri: of a file.
-    Raises ArchiveError if it is damaged."""
+    """True for a CSV, and for a Parquet file with a column uri and no column of bytes. Raises
+    ArchiveError for a damaged file."""
     if is_csv(uri):
         return True
     if not is_parquet(uri) or open_images(uri) is not None:
@@ -175,7 +176,7 @@ def _text(value: Any) -> str:
 
 
 def _sizes(uris: Iterable[str]) -> Iterator[tuple[int | None, str | None]]:
-    """(bytes, why it cannot be read) of each file; both None if it is not there."""
+    """Yield (size in bytes, error) of each file; both are None if it does not exist."""
     uris = iter(uris)
     with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="ganad-sizes") as pool:
         while chunk := list(islice(uris, 100 * _REQUESTS)):
@@ -185,7 +186,7 @@ def _sizes(uris: Iterable[str]) -> Iterator[tuple[int | None, str | None]]:
 
 def _size(uri: str) -> tuple[int | None, str | None]:
     if storage.is_remote(uri):
-        with suppress(ArchiveError):  # told when the image is fetched
+        with suppress(ArchiveError):  # reported when the image is fetched
             return storage.size_of(uri), None
         return None, None
     file = stat_file(uri, uri)
@@ -193,7 +194,7 @@ def _size(uri: str) -> tuple[int | None, str | None]:
 
 
 def _image_file(uri: str) -> tuple[ImageFile | None, str | None]:
-    """A Parquet file of images, or why it is none."""
+    """(the Parquet file of images, None), or (None, error text)."""
     try:
         file = open_images(uri)
     except ArchiveError as error:

@@ -1,10 +1,10 @@
-"""Verdicts of people on images, in append-only CSV files beside a score table.
+"""Verdicts of people on images, stored in append-only CSV files in a score table's folder.
 
 TABLE/_verdicts/<date>-<person>-<random>.csv    one file per browsing session
 
 Each line is one verdict and is never changed. The latest line about an image counts; an empty
-verdict takes the one before it back. Because a session writes its own file, two people can work on
-one table at once, also on S3, where an object cannot be appended to.
+verdict revokes the previous one. Every session writes its own file, so that several people can work
+on one table at once, also on S3, where objects cannot be appended to.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LABELS = {DEFECT: ("defect", "true"), FALSE_ALARM: ("good", "false"), NONE: (""
 
 @dataclass(frozen=True)
 class Verdict:
-    """One line. label and abnormal say the same as verdict in the words of a CSV of labels."""
+    """One line. label and abnormal repeat the verdict in the form of a CSV of labels."""
 
     image_id: str
     uri: str
@@ -46,11 +46,11 @@ class Verdict:
     when: str
     """UTC, ISO 8601."""
     model: str
-    """The model in view."""
+    """The model whose scores were shown."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any], choice: Choice, who: str, model: str) -> Verdict:
-        """A verdict of now. row needs image_id, uri, member and name."""
+        """Make a verdict with the current time. row needs image_id, uri, member and name."""
         label, abnormal = _LABELS[choice]
         return cls(
             image_id=row["image_id"],
@@ -70,10 +70,10 @@ HEADER = tuple(field.name for field in fields(Verdict))
 
 
 def read_verdicts(uri: str) -> dict[str, Verdict]:
-    """image_id -> the verdict that counts, of all sessions; images without one are left out.
+    """image_id -> its current verdict over all sessions; images without one are left out.
 
-    uri: a score table, its folder of verdicts, or one file of them. Raises ArchiveError for a file
-    that is not a list of verdicts.
+    uri: a score table, its folder of verdicts, or one file in it. Raises ArchiveError for a file
+    that does not hold verdicts.
     """
     place = storage.absolute(uri)
     if place.endswith(".csv"):
@@ -95,7 +95,7 @@ def is_verdicts(uri: str) -> bool:
 
 
 def parse(data: bytes, uri: str) -> Iterator[Verdict]:
-    """The lines of one file. Raises ArchiveError naming the file and the line."""
+    """Yield the verdicts in one file. Raises ArchiveError that names the file and the line."""
     try:
         reader = csv.reader(io.StringIO(data.decode("utf-8"), newline=""))
         if tuple(next(reader, ())) != HEADER:
@@ -114,6 +114,6 @@ def parse(data: bytes, uri: str) -> Iterator[Verdict]:
 
 
 def latest(lines: Iterable[Verdict]) -> dict[str, Verdict]:
-    """image_id -> its latest verdict, without those that were taken back."""
+    """image_id -> its latest verdict, without revoked ones."""
     ordered = {line.image_id: line for line in sorted(lines, key=lambda line: line.when)}
     return {key: line for key, line in ordered.items() if line.verdict != NONE}

@@ -1,7 +1,7 @@
-"""Files below a folder, local or on S3, one at a time, and the globs that choose among them.
+"""Walks the files below a folder, local or on S3, and matches them with globs.
 
-A glob is matched one folder at a time, so that a walk skips folders in which nothing can match. No
-listing is ever held whole.
+A glob is matched folder by folder, so that the walk skips folders in which nothing can match. The
+full listing is never held in memory.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ganad.storage.reasons import translated
 GROUND_TRUTH = "ground_truth"
 """Folders of this name hold masks, not images to score."""
 MAX_EXPANSIONS = 100_000
-"""Names that the braces of one source may stand for."""
+"""Maximum number of names that the braces of a source may expand to."""
 _WILDCARD = re.compile(r"[*?\[]")
 States = frozenset[int]
-"""Positions in a pattern that a path may have reached; empty if it cannot match any more."""
+"""Positions in a pattern that a path may have reached; empty if it can no longer match."""
 
 
 class File(NamedTuple):
-    """path: below the folder, with "/" between names. size: bytes; None for a link to nothing.
+    """path: relative to the folder, with "/" between names. size: bytes; None for a dangling link.
     is_regular: False for pipes, sockets and devices."""
 
     path: str
@@ -40,7 +40,7 @@ class File(NamedTuple):
 
 
 def is_hidden(name: str) -> bool:
-    """True for names that begin with a dot: files that programs keep for themselves."""
+    """True for names that begin with a dot."""
     return name.startswith(".") and name not in (".", "..")
 
 
@@ -48,7 +48,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_glob(uri: str) -> bool:
-    """True if uri has a wildcard in it."""
+    """True if uri contains a wildcard."""
     return _WILDCARD.search(uri) is not None
 
 
@@ -60,23 +60,23 @@ def split_glob(uri: str) -> tuple[str, Pattern]:
 
 
 def expand_braces(uri: str) -> list[str]:
-    """`s-{000..002}.tar` and `{a,b}/*.png` as a shell expands them; [uri] if it has no braces.
-    Raises ArchiveError for more than MAX_EXPANSIONS names."""
+    """Expand `s-{000..002}.tar` and `{a,b}/*.png` as a shell does; [uri] without braces. Raises
+    ArchiveError for more than MAX_EXPANSIONS names."""
     if "{" not in uri:
         return [uri]
     try:
         return list(bracex.iexpand(uri, keep_escapes=True, limit=MAX_EXPANSIONS))
     except bracex.ExpansionLimitException as error:
         raise ArchiveError(
-            f"{uri}: its braces stand for more than {MAX_EXPANSIONS:,} names; use a wildcard"
+            f"{uri}: its braces expand to more than {MAX_EXPANSIONS:,} names; use a wildcard"
         ) from error
 
 
 @dataclass(frozen=True)
 class Pattern:
     """A glob, split at "/". `*`, `?` and `[...]` match within one name, `**` any number of folders.
-    A folder that matches includes everything below it, as a folder named in full does; so the
-    pattern without parts matches every file."""
+    A matching folder includes everything below it, so a pattern without parts matches every
+    file."""
 
     parts: tuple[str, ...] = ()
 
@@ -97,11 +97,11 @@ class Pattern:
         return self._with_skips(reached)
 
     def accepts(self, states: States) -> bool:
-        """True if the path so far matches, and with it everything below."""
+        """True if the path so far matches, and so everything below it."""
         return len(self.parts) in states
 
     def matches(self, names: Iterable[str]) -> bool:
-        """True if a path of these names matches, or one of its folders does."""
+        """True if the path with these names or one of its folders matches."""
         states = self.begin()
         for name in names:
             states = self.step(states, name)
@@ -109,11 +109,11 @@ class Pattern:
 
     @property
     def literal_start(self) -> str:
-        """What every matching path begins with."""
+        """The literal prefix of every matching path."""
         return _WILDCARD.split(self.parts[0], maxsplit=1)[0] if self.parts else ""
 
     def _with_skips(self, states: set[int]) -> States:
-        # `**` may stand for no folder at all, but a path ends with some name.
+        # `**` may match no folder at all, but a path ends with a name.
         for state in list(states):
             while state < len(self.parts) - 1 and self.parts[state] == "**":
                 state += 1
@@ -125,10 +125,10 @@ class Pattern:
 
 
 def walk(folder: str, pattern: Pattern) -> Iterator[File]:
-    """The files below folder that the pattern matches, without hidden ones and masks.
+    """Yield the files below folder that match the pattern, without hidden files and masks.
 
-    Local folders come in the order of their sorted names, S3 in the order of its keys. Raises
-    ArchiveError for a folder that cannot be listed.
+    Local files are sorted by name, S3 objects by key. Raises ArchiveError for a folder that cannot
+    be listed.
     """
     if storage.is_remote(folder):
         return _walk_remote(folder, pattern)
@@ -136,8 +136,8 @@ def walk(folder: str, pattern: Pattern) -> Iterator[File]:
 
 
 def _walk_local(folder: str, pattern: Pattern) -> Iterator[File]:
-    # A stack instead of recursion. For each open folder it holds the names to come, its path below
-    # `folder`, the pattern's states, and the folders above it, to detect links that lead back.
+    # A stack instead of recursion. For each open folder it holds the remaining names, its path
+    # below `folder`, the pattern's states, and the folders above it, to detect circular links.
     stack = [(iter(_entries(folder)), "", pattern.begin(), frozenset([_identity(folder)]))]
     while stack:
         entries, below, states, above = stack[-1]
@@ -158,7 +158,7 @@ def _walk_local(folder: str, pattern: Pattern) -> Iterator[File]:
 
 
 def _entries(folder: str) -> list[tuple[str, bool]]:
-    """(name, is a folder), sorted: all that is held in memory of a folder."""
+    """(name, is a folder) of every entry, sorted."""
     with translated(storage.printable(folder)), os.scandir(folder) as entries:
         return sorted((entry.name, _is_folder(entry)) for entry in entries)
 
@@ -166,7 +166,7 @@ def _entries(folder: str) -> list[tuple[str, bool]]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link that points to itself
         return False
 
 
@@ -177,10 +177,10 @@ def _identity(folder: str) -> tuple[int, int]:
 
 
 def stat_file(path: str, place: str) -> File:
-    """A local file. path: as it is to be called; place: where it is."""
+    """Describe a local file. path: the name to give it; place: its location."""
     try:
         status = os.stat(place)
-    except OSError:  # a link to nothing, or a file that was removed meanwhile
+    except OSError:  # a dangling link, or a file removed in the meantime
         return File(path, None)
     return File(path, status.st_size, is_regular=stat.S_ISREG(status.st_mode))
 

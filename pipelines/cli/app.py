@@ -1,4 +1,4 @@
-"""The `ganad` command. Each command parses, calls one function and prints. `ganad --help`"""
+"""The `ganad` command line. Each command parses its arguments, calls one function and prints."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from pipelines.console.stdout import checked_stdout
 
 app = Program(
     name="ganad",
-    help="Find anomalous images: train detectors on normal ones, score archives, ask which are "
-    "wrong.\n\nStart with: ganad demo",
+    help="Find anomalous images: train detectors on normal images, score archives, and query the "
+    "scores.\n\nStart with: ganad demo",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -58,10 +58,10 @@ def top(
 @app.command()
 @stops_and_resumes
 def demo(
-    out: Annotated[str, typer.Option("--out", help="Folder for all that it makes.")] = "ganad-demo",
+    out: Annotated[str, typer.Option("--out", help="Folder for all results.")] = "ganad-demo",
     debug: Debug = False,
 ) -> None:
-    """The whole way in three minutes on real handwritten digits, without a network.
+    """Run every step on real handwritten digits: three minutes, no network needed.
 
     Example: ganad demo --out /tmp/demo
     """
@@ -85,11 +85,11 @@ def index(
         str, typer.Option(help="Labels that are abnormal, comma-separated; others are normal.")
     ] = "",
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Keep what is listed, add images that are new.")
+        bool, typer.Option("--refresh", help="Keep the listed images and add new ones.")
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """List the images of an archive into a manifest.
+    """List the images of an archive in a manifest.
 
     Example: ganad index photos/ s3://bucket/line3/ --out manifest
     """
@@ -109,12 +109,14 @@ def index(
 @app.command()
 @stops_and_resumes
 def train(
-    detector: Annotated[str, typer.Argument(help="See: ganad detectors")],
+    detector: Annotated[str, typer.Argument(help="Name of a detector; see: ganad detectors")],
     sources: Sources,
     out: Out,
     config: Annotated[
         str | None,
-        typer.Option(help="TOML file of keys, or a preset such as paper; --set goes over it."),
+        typer.Option(
+            help="TOML file of config keys, or a preset such as paper; --set overrides it."
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="One config key, such as epochs=30.")
@@ -125,7 +127,7 @@ def train(
         typer.Option(
             parser=parse_workers,
             metavar="N or MIN:MAX",
-            help="Worker processes; MIN:MAX grows and shrinks with the cluster.",
+            help="Number of worker processes; MIN:MAX grows and shrinks with the cluster.",
         ),
     ] = None,
     gpu: Gpu = None,
@@ -134,15 +136,15 @@ def train(
     ] = False,
     add_to: Annotated[
         str | None,
-        typer.Option("--add-to", help="A gaussian model: its images count, without being there."),
+        typer.Option("--add-to", help="Saved gaussian or padim model to add the images to."),
     ] = None,
     each: Annotated[
-        bool, typer.Option("--each", help="One model for each folder in SOURCE.")
+        bool, typer.Option("--each", help="Train one model for each folder in SOURCE.")
     ] = False,
     dry_run: DryRun = False,
     debug: Debug = False,
 ) -> None:
-    """Fit a detector on normal images. The same command again resumes.
+    """Train a detector on normal images. Run the same command again to resume.
 
     Example: ganad train ganomaly parts/train --out model --set epochs=30
     """
@@ -151,14 +153,14 @@ def train(
 
     if add_to is not None and (config or set_ or seed is not None):
         raise ConfigError(
-            f"--add-to {add_to} brings its own settings: leave --config, --set and --seed out"
+            f"--add-to {add_to} has its own settings: leave out --config, --set and --seed"
         )
     if each and isinstance(workers, tuple):
         raise ConfigError(
-            f"--workers {workers[0]}:{workers[1]} is for one training: give one number with --each"
+            f"--workers {workers[0]}:{workers[1]} cannot be used with --each: give one number"
         )
     if each and add_to is not None:
-        raise ConfigError("--each trains new models: leave --add-to out, or train one by one")
+        raise ConfigError("--each trains new models: leave out --add-to, or train one by one")
     request = TrainRequest(
         detector,
         sources,
@@ -190,25 +192,25 @@ def train(
 def score(
     models_and_source: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL... SOURCE", help="Saved models, and the archive, last."),
+        typer.Argument(metavar="MODEL... SOURCE", help="Saved models, then the archive."),
     ],
     out: Out,
     workers: Workers = None,
     gpu: Gpu = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Score images again that have an error.")
+        bool, typer.Option("--retry-failed", help="Score images with an error again.")
     ] = False,
     engine: Annotated[
         str,
         typer.Option(
-            help="What runs the networks: eager, inductor, openvino, or auto for the quickest that "
-            "gives the same p-values."
+            help="Engine that runs the networks: eager, inductor, openvino, or auto, the fastest "
+            "one that gives the same p-values."
         ),
     ] = "eager",
     dry_run: DryRun = False,
     debug: Debug = False,
 ) -> None:
-    """Score an archive with one or several models. The same command again does what is missing.
+    """Score an archive with one or more models. Run the same command again to resume.
 
     Example: ganad score model s3://bucket/line3/ --out scores
     """
@@ -237,8 +239,8 @@ def score(
     damaged = max(done.num_damaged for done in runs.values())
     if damaged:
         raise ArchiveError(
-            f"{source}: {damaged:,} of its shards could not be listed to the end, so images are "
-            f"missing; make them again, then score into a fresh --out"
+            f"{source}: {damaged:,} of its shards could not be listed completely, so images are "
+            f"missing; repair the shards, then score into a new --out"
         )
     return None
 
@@ -251,20 +253,20 @@ add_publishing_commands(app)
 def browse(
     table: Annotated[str, typer.Argument(help="A folder that ganad score wrote.")],
     model: Annotated[
-        str | None, typer.Option(help="Model in view first; the beginning of its id is enough.")
+        str | None, typer.Option(help="Model to show first, by the beginning of its id.")
     ] = None,
     who: Annotated[
-        str | None, typer.Option(help="Name that signs the verdicts. Default: your user name.")
+        str | None, typer.Option(help="Name to record with verdicts. Default: your user name.")
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free port.")] = 0,
     cache_mb: Annotated[
-        int, typer.Option(min=16, help="Bound of the pictures kept in memory, in MB.")
+        int, typer.Option(min=16, help="Maximum size of the picture cache in MB.")
     ] = 256,
     debug: Debug = False,
 ) -> None:
-    """Look through a score table in a web browser, and say which images are defects.
+    """Browse a score table in a web browser and mark defects.
 
-    Serves this machine only. Verdicts go to TABLE/_verdicts; nothing else is written.
+    The server accepts connections from this machine only. Verdicts are written to TABLE/_verdicts.
 
     Example: ganad browse scores --model knn
     """
@@ -278,7 +280,7 @@ app.add_typer(benchmarks, name="benchmark")
 
 @app.command()
 def detectors() -> None:
-    """List what can be trained.
+    """List the detectors, with their papers, strengths and weaknesses.
 
     Example: ganad detectors
     """
@@ -291,9 +293,9 @@ add_cluster_commands(app)
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line; an error for the user is one line and status 1."""
+    """Run the command line; an error is printed as one line, with exit status 1."""
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        # Ray, imported later, ignores a token without this.
+        # Ray, which is imported later, ignores the token without this.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     debug = "--debug" in (arguments if arguments is not None else sys.argv)
     try:
@@ -307,7 +309,7 @@ def main(arguments: list[str] | None = None) -> Any:
     except Stopped as stopped:
         end(stopped)
     except SystemExit as leave:
-        # Typer makes the interrupt of a person an exit with status 130, and says nothing.
+        # Typer turns Ctrl-C into an exit with status 130 and prints nothing.
         stop = leave.__context__.__cause__ if leave.__context__ else None
         if isinstance(stop, KeyboardInterrupt) and STOPPED not in stop.args:
             say(STOPPED)
@@ -316,5 +318,5 @@ def main(arguments: list[str] | None = None) -> Any:
         if debug:
             raise
         line = next((text for text in str(error).splitlines() if text.strip()), "no message")
-        say(f"ganad: {type(error).__name__}: {line}; this is a defect: --debug shows where")
+        say(f"ganad: {type(error).__name__}: {line}; this is a bug in ganad: see --debug")
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""The `ganad benchmark` commands. Each parses, calls one function and prints."""
+"""The `ganad benchmark` commands. Each parses its arguments, calls one function and prints."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import typer
 from pipelines.cli.options import Debug, Out, Workers, words
 from pipelines.cli.program import Program
 
-benchmarks = Program(help="Measure ganad itself.", no_args_is_help=True)
+benchmarks = Program(help="Measure accuracy and speed of ganad.", no_args_is_help=True)
 
 
 @benchmarks.command()
 def accuracy(
     out: Out,
-    detectors: Annotated[str, typer.Option(help="Comma-separated names.")],
+    detectors: Annotated[str, typer.Option(help="Names of detectors, comma-separated.")],
     data_sets: Annotated[
-        str, typer.Option("--on", help="digits:C, mnist:C, magnetic_tile, folders; commas between.")
+        str,
+        typer.Option("--on", help="digits:C, mnist:C, magnetic_tile or folders, comma-separated."),
     ],
-    seeds: Annotated[str, typer.Option(help="Comma-separated numbers.")] = "0,1,2",
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1,2",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="One config key, such as epochs=30.")
     ] = None,
@@ -29,13 +30,13 @@ def accuracy(
         str | None, typer.Option(help="Settings by detector: digits, mnist, tile or a TOML file.")
     ] = None,
     normal: Annotated[
-        str, typer.Option(help="Labels of folders' normal test images, comma-separated.")
+        str, typer.Option(help="Labels of normal test images in folders, comma-separated.")
     ] = "",
-    cores: Annotated[int, typer.Option(min=1, help="Threads of each run.")] = 1,
+    cores: Annotated[int, typer.Option(min=1, help="Threads per run.")] = 1,
     data: Annotated[str, typer.Option(help="Folder of downloaded image sets.")] = "../shared/data",
     debug: Debug = False,
 ) -> None:
-    """AUROC and AUPR of detectors, mean ± std over seeds, beside trivial ones. Runs resume.
+    """Measure AUROC and AUPR, mean ± std over seeds, of detectors and trivial ones. Runs resume.
 
     Example: ganad benchmark accuracy --detectors ganomaly --on digits:0,digits:8 --out bench
     """
@@ -54,7 +55,7 @@ def accuracy(
             cores=cores,
             debug=debug,
         )
-    finally:  # with the runs that failed
+    finally:  # also if some runs failed
         if (Path(out) / "accuracy.md").exists():
             print((Path(out) / "accuracy.md").read_text())
 
@@ -62,21 +63,21 @@ def accuracy(
 @benchmarks.command()
 def training(
     source: Annotated[str, typer.Argument(help="Normal images.")],
-    steps: Annotated[int, typer.Option(min=1, help="Steps of a turn.")] = 4,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each loop.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps per round.")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each loop.")] = 5,
     cores: Annotated[int, typer.Option(min=1, help="Threads of each loop.")] = 2,
     workers: Annotated[
-        str, typer.Option(help="Of the jobs on Ray, comma-separated; none: no jobs.")
+        str, typer.Option(help="Worker counts of the Ray jobs, comma-separated, or none.")
     ] = "1,2",
     job_steps: Annotated[
-        int, typer.Option(min=1, help="Steps of each job; there is a checkpoint every 200.")
+        int, typer.Option(min=1, help="Steps of each Ray job, with a checkpoint every 200.")
     ] = 200,
     anomalib: Annotated[
         str | None, typer.Option(help="A python that has anomalib, to measure it beside.")
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Speed of GANomaly's training: ganad's loop, plain PyTorch, anomalib; Ray's share of it.
+    """Measure the training speed of GANomaly: ganad's loop, plain PyTorch, anomalib and Ray jobs.
 
     Example: ganad benchmark training parts/train
     """
@@ -100,9 +101,9 @@ def training(
 @benchmarks.command()
 def precision(
     model: Annotated[str, typer.Argument(help="A saved model.")],
-    source: Annotated[str, typer.Argument(help="Images, with labels if AUROC is wanted.")],
+    source: Annotated[str, typer.Argument(help="Images, with labels for AUROC.")],
 ) -> None:
-    """Score the same images in float32 and bfloat16: speed, AUROC and rank correlation.
+    """Compare scoring in float32 and bfloat16: speed, AUROC and rank correlation.
 
     Example: ganad benchmark precision model parts/test
     """
@@ -115,15 +116,15 @@ def precision(
 
 @benchmarks.command()
 def search(
-    model: Annotated[str, typer.Argument(help="A saved model of anogan.")],
+    model: Annotated[str, typer.Argument(help="A saved anogan model.")],
     source: Annotated[str, typer.Argument(help="Images to search for.")],
     alone: Annotated[int, typer.Option(min=1, help="Images searched one by one.")] = 8,
     together: Annotated[int, typer.Option(min=1, help="Images searched at once.")] = 256,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of a search. Left out: the model's.")
+        int | None, typer.Option(min=1, help="Steps of a search. Default: the model's.")
     ] = None,
 ) -> None:
-    """AnoGAN's search, many images at once against one by one: speed and the loss reached.
+    """Compare AnoGAN's search in batches and one by one: speed and final loss.
 
     Example: ganad benchmark search model parts/test
     """
@@ -136,13 +137,13 @@ def search(
 
 @benchmarks.command()
 def patches(
-    detector: Annotated[str, typer.Argument(help="Name of a method with networks.")],
+    detector: Annotated[str, typer.Argument(help="Name of a detector trained by gradient.")],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="One config key, such as patch.size=64.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Timed repetitions.")] = 5,
 ) -> None:
-    """Pixels per second with patches and without, the same networks side by side.
+    """Measure pixels per second with and without patches, with the same networks.
 
     Example: ganad benchmark patches ganomaly --set image_size=256 --set patch.size=64
     """
@@ -159,22 +160,22 @@ def scoring(
     model: Annotated[
         str | None, typer.Option(help="A saved model. Default: an untrained GANomaly.")
     ] = None,
-    num: Annotated[int, typer.Option(min=64, help="JPEGs of 256 pixels to make.")] = 5_000,
+    num: Annotated[int, typer.Option(min=64, help="Number of 256-pixel JPEGs to make.")] = 5_000,
     num_rows: Annotated[
         int,
-        typer.Option("--rows", min=0, help="Rows of the archive for listing and memory; 0: none."),
+        typer.Option("--rows", min=0, help="Rows for the listing and memory tests; 0 skips them."),
     ] = 1_000_000,
     data: Annotated[str, typer.Option(help="Folder of downloaded image sets.")] = "../shared/data",
     workers: Workers = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Of which the median is told.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds; the median counts.")] = 3,
     s3: Annotated[
-        str | None, typer.Option(help="s3:// prefix to copy the images to and score them from.")
+        str | None, typer.Option(help="s3:// prefix to copy the images to and score from.")
     ] = None,
     anomalib: Annotated[
         str | None, typer.Option(help="A python that has anomalib, to measure it beside.")
     ] = None,
 ) -> None:
-    """Scoring beside what the machine can do: speed of each stage, listing, memory of the driver.
+    """Measure scoring against the limits of the machine: each stage, listing, driver memory.
 
     Example: ganad benchmark scoring --out bench/scoring
     """
@@ -198,11 +199,11 @@ def scoring(
 @benchmarks.command()
 def browse(
     out: Out,
-    rows: Annotated[int, typer.Option(min=1000, help="Images of the synthetic table.")] = 1_000_000,
-    rounds: Annotated[int, typer.Option(min=1, help="Times each page is asked for.")] = 5,
+    rows: Annotated[int, typer.Option(min=1000, help="Rows of the synthetic table.")] = 1_000_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed requests of each page.")] = 5,
     debug: Debug = False,
 ) -> None:
-    """Seconds until a page of ganad browse is there, over a table of many rows.
+    """Measure the response time of ganad browse on a large table.
 
     Example: ganad benchmark browse --out bench
     """
@@ -213,9 +214,9 @@ def browse(
 
 @benchmarks.command()
 def startup(
-    rounds: Annotated[int, typer.Option(min=1, help="Runs of each; the median counts.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each command; median.")] = 3,
 ) -> None:
-    """Processor time, wall time and peak memory of the commands that need no network.
+    """Measure processor time, wall time and peak memory of commands at start-up.
 
     Example: ganad benchmark startup
     """

@@ -1,4 +1,4 @@
-"""Look through a score table in a web browser. Run: ganad browse TABLE [--port N] [--who NAME]"""
+"""Serves a score table to a web browser. Run: ganad browse TABLE [--port N] [--who NAME]"""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def browse(
 ) -> None:
     """Serve the pages on this machine until Ctrl-C.
 
-    port: 0 takes a free one. who: signs the verdicts; by default the name of the user. model: in
-    view first, by the beginning of its id. cache_mb: bound of the pictures kept in memory.
+    port: 0 chooses a free one. who: name to record with verdicts; default: the user name. model:
+    shown first, by the beginning of its id. cache_mb: maximum size of the picture cache.
     """
     scores = ScoreTable(table)
     first = _first(scores, model)
@@ -36,7 +36,7 @@ def browse(
     browser = Browser(scores, who or getpass.getuser(), token, cache_mb * 2**20)
     query = {"token": token} | ({"model": first} if first else {})
     say(f"browse {table} at http://{HOST}:{listener.getsockname()[1]}/?{urlencode(query)}")
-    say("the URL holds the token that lets in who has it; Ctrl-C ends")
+    say("anyone with this URL can open the table; press Ctrl-C to stop")
     config = uvicorn.Config(browser.app(), log_level="warning", access_log=False)
     uvicorn.Server(config).run(sockets=[listener])
 
@@ -60,6 +60,6 @@ def _listener(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"--port {port} cannot be opened ({error.strerror}): leave it out to take a free one"
+            f"--port {port} cannot be opened ({error.strerror}): leave it out to use a free port"
         ) from error
     return listener

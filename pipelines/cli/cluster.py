@@ -1,4 +1,4 @@
-"""The commands for jobs on a cluster: ganad submit, jobs, logs, stop."""
+"""Commands for jobs on a Ray cluster: ganad submit, jobs, logs, stop."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ganad.errors import ConfigError
 
 Address = Annotated[
     str,
-    typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The cluster's job server."),
+    typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="URL of the cluster's job server."),
 ]
-Job = Annotated[str, typer.Argument(help="Its name, as ganad jobs lists it.")]
+Job = Annotated[str, typer.Argument(help="Name of the job, as listed by ganad jobs.")]
 LOCAL = "http://localhost:8265"
-"""Where `ray dashboard cluster.yaml` and `kubectl port-forward` bring a cluster's job server."""
+"""The address to which `ray dashboard cluster.yaml` and `kubectl port-forward` forward."""
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Put the commands under ganad."""
+    """Add the commands to ganad."""
     settings = {"allow_interspersed_args": False, "ignore_unknown_options": False}
     app.command(context_settings=settings)(submit)
     for command in (jobs, logs, stop):
@@ -29,25 +29,25 @@ def add_commands(app: typer.Typer) -> None:
 def submit(
     context: typer.Context,
     command: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND...", help="As typed after ganad.")
+        list[str], typer.Argument(metavar="-- COMMAND...", help="The command, without ganad.")
     ],
     address: Address = LOCAL,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the job.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan as JSON, do nothing.")
+        bool, typer.Option("--dry-run", help="Print the plan as JSON; do nothing.")
     ] = False,
     print_rayjob: Annotated[
-        bool, typer.Option("--print-rayjob", help="Print a KubeRay manifest of it instead.")
+        bool, typer.Option("--print-rayjob", help="Print a KubeRay RayJob manifest instead.")
     ] = False,
     image: Annotated[
-        str | None, typer.Option(help="With --print-rayjob: an image that has Ray and ganad.")
+        str | None, typer.Option(help="With --print-rayjob: container image with Ray and ganad.")
     ] = None,
     service_account: Annotated[
         str | None,
-        typer.Option(help="With --print-rayjob: their account, which opens the buckets."),
+        typer.Option(help="With --print-rayjob: service account with access to the buckets."),
     ] = None,
 ) -> None:
-    """Run a command as a job on a Ray cluster and follow its log. The same command resumes it.
+    """Run a command as a job on a Ray cluster and follow its log. Submit it again to resume.
 
     Example: ganad submit --address http://head:8265 -- train vae s3://b/good --out s3://b/model
     """
@@ -64,12 +64,12 @@ def submit(
         print(manifest(package, parameters, image, service_account), end="")
         return
     if image is not None or service_account is not None:
-        raise ConfigError("--image and --service-account apply to pods only: add --print-rayjob")
+        raise ConfigError("--image and --service-account need --print-rayjob: add it")
     raise typer.Exit(run(package, address, detach=detach, dry_run=dry_run))
 
 
 def _parse(context: typer.Context, command: Sequence[str]) -> dict[str, Any]:
-    """Parameters of a command, parsed here so that errors are reported before a job starts."""
+    """Parse the parameters of a command, so that errors are reported before a job starts."""
     from pipelines.cluster.package import DRIVER_CPUS
 
     name, *rest = command
@@ -90,7 +90,7 @@ def _parse(context: typer.Context, command: Sequence[str]) -> dict[str, Any]:
 
 def jobs(
     address: Address = LOCAL,
-    format_: Annotated[str, typer.Option("--format", help="table, json or csv.")] = "table",
+    format_: Annotated[str, typer.Option("--format", help="Output: table, json or csv.")] = "table",
 ) -> None:
     """List the jobs of a cluster, the latest last.
 
@@ -102,7 +102,7 @@ def jobs(
 
 
 def logs(job: Job, address: Address = LOCAL) -> None:
-    """Print a job's log, and follow it while the job runs. The exit status is the job's.
+    """Print and follow the log of a job. The exit status is that of the job.
 
     Example: ganad logs ganad-train-1f2e3d4c
     """
@@ -112,7 +112,7 @@ def logs(job: Job, address: Address = LOCAL) -> None:
 
 
 def stop(job: Job, address: Address = LOCAL) -> None:
-    """End a job. The same submit command resumes it.
+    """Stop a job. Submit the same command again to resume it.
 
     Example: ganad stop ganad-train-1f2e3d4c
     """

@@ -1,4 +1,4 @@
-"""Compare two score tables. Run: ganad compare TABLE_A TABLE_B [--bound D]"""
+"""Compares two score tables. Run: ganad compare TABLE_A TABLE_B [--bound D]"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.console.output import check_format, write_csv, write_json, write_
 from pipelines.console.progress import say
 
 BEYOND = 3
-"""Exit status when the tables differ by more than the bound; 1 is an error."""
+"""Exit status if the tables differ by more than the bound; 1 means an error."""
 
 
 def compare(
@@ -24,10 +24,10 @@ def compare(
     format: str = "table",
     out: TextIO | None = None,
 ) -> int:
-    """Write how the scores of both tables differ, by model and folder; returns the exit status.
+    """Print the differences between the scores of two tables and return the exit status.
 
-    bound: the largest distance (0 to 1) that is no difference. Beyond it the status is BEYOND,
-    unless chance explains the distance.
+    bound: largest acceptable distance, 0 to 1. If a distance exceeds it significantly, the status
+    is BEYOND.
     """
     out = out or sys.stdout
     check_format(format)
@@ -35,20 +35,20 @@ def compare(
         raise ConfigError(f"--bound {bound:g} is not a distance: give one between 0 and 1")
     result = compare_tables(ScoreTable(first), ScoreTable(second))
     if format == "table":
-        rows = [_cells(one) for one in result.comparisons]
+        rows = [_cells(comparison) for comparison in result.comparisons]
         write_table(list(rows[0]) if rows else ["model"], rows, out)
         write_lines(
             [
                 "",
-                "distance: Kolmogorov and Smirnov's, 0 for equal scores, 1 for scores that do not "
-                "overlap. chance: how often images of one kind would be as far apart. Of the other "
-                "columns the first number is that of the first table.",
+                "distance: the Kolmogorov-Smirnov statistic, 0 for equal scores, 1 for scores that "
+                "do not overlap. chance: probability of such a distance if both tables come from "
+                "one distribution. The other columns show the first table → the second table.",
                 *(f"note: {note}" for note in result.notes),
             ],
             out,
         )
     else:
-        rows = [_row(one) for one in result.comparisons]
+        rows = [_row(comparison) for comparison in result.comparisons]
         if format == "json":
             write_json(rows, out)
         else:

@@ -1,7 +1,7 @@
-"""The whole way on real images, without a network. Run: ganad demo [--out DIR]
+"""Runs every step on real images, without a network. Run: ganad demo [--out DIR]
 
-scikit-learn brings 1,797 handwritten digits of 8×8 pixels (Alpaydin and Kaynak, 1998). The
-detectors learn from digits 1 to 9; a 0 is the anomaly they have never seen.
+scikit-learn includes 1,797 handwritten digits of 8×8 pixels (Alpaydin and Kaynak, 1998). The
+detectors are trained on digits 1 to 9; the digit 0 is the anomaly.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GAUSSIAN = ("image_size=96",)
 
 
 def demo(out: str, *, debug: bool = False) -> None:
-    """Index, train two detectors, score with both, evaluate, query and report, all under out."""
+    """Index, train two detectors, score with both, evaluate, query and report, all in `out`."""
     folder = Path(out)
     say("1/6  writing 1,797 handwritten digits as PNG files; 0 is the anomaly")
     write_digits(folder / "digits")
@@ -40,29 +40,29 @@ def demo(out: str, *, debug: bool = False) -> None:
         train(TrainRequest("ganomaly", source, models[0], values, workers=2, gpu=False))
         say(
             "4/6  fitting the Gaussian detector to features of EfficientNet-Lite0, which was "
-            "trained on ImageNet"
+            "pre-trained on ImageNet"
         )
         values = merge_settings("gaussian", assignments=GAUSSIAN)
         train(TrainRequest("gaussian", source, models[1], values, gpu=False))
         say("5/6  scoring the test digits with both models in one pass")
         table = str(folder / "scores")
         score(models, [str(folder / "test.manifest")], table, gpu=False)
-    say("6/6  asking")
+    say("6/6  evaluating and querying")
     evaluate(table)
     query(table, top=5)
     page = str(folder / "report.html")
     report(table, page)
     print(
-        f"\nLook at\n"
+        f"\nSee\n"
         f"  {page}\n"
-        f"      the worst images with their heat maps; open it in a browser\n"
+        f"      the most anomalous images with heat maps; open it in a browser\n"
         f"  {models[0]}/training/grids\n"
-        f"      digits, their reconstructions and maps, as training went on\n"
-        f"\nType\n"
+        f"      digits, their reconstructions and maps after each epoch\n"
+        f"\nTry\n"
         f"  ganad query {table} --where \"p_value < 0.02 AND label = 'good'\"\n"
-        f"      normal digits that look wrong\n"
+        f"      normal digits with low p-values\n"
         f"  ganad show {models[0]}\n"
-        f"      what the model is and how it is calibrated\n"
+        f"      the model's settings and calibration\n"
         f"  ganad train gaussian YOUR/NORMAL/IMAGES --out model\n"
         f"      your own images, with the same pre-trained network\n"
     )

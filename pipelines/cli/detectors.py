@@ -1,4 +1,4 @@
-"""The detectors that can be trained. Run: ganad detectors"""
+"""Lists the detectors. Run: ganad detectors"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipelines.console.terminal import terminal
 
 
 def list_detectors() -> None:
-    """Print every detector with its paper, and what it is good and bad at."""
+    """Print every detector with its summary, paper, strengths and weaknesses."""
     table = Table(box=None, pad_edge=False, show_lines=False)
     for heading in ("detector", "what it does", "paper", "good at", "bad at"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "detector")

@@ -1,4 +1,4 @@
-"""The plans that --dry-run prints: checked as a run checks them, without loading torch or Ray."""
+"""Prints the plans of --dry-run, checked like a real run but without loading torch or Ray."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.train.request import TrainRequest
 
 
 def print_training(request: TrainRequest) -> None:
-    """What ganad train would do. Raises ConfigError for config keys, ModelError for add_to."""
+    """Print the plan of ganad train. Raises ConfigError for config keys, ModelError for add_to."""
     if request.add_to is None:
         config = configure(request.detector, request.values)
     else:
@@ -31,7 +31,7 @@ def print_training(request: TrainRequest) -> None:
 
 
 def print_each_training(request: TrainRequest) -> None:
-    """What ganad train --each would do: the folder of each category's model."""
+    """Print the plan of ganad train --each, with the folder of each category's model."""
     requests = split(request)
     config = configure(request.detector, request.values).model_dump(mode="json")
     models = {name: each.out for name, each in requests.items()}
@@ -42,7 +42,7 @@ def print_each_training(request: TrainRequest) -> None:
 def print_scoring(
     models: Sequence[str], source: Sequence[str], out: str, *, workers: int | None
 ) -> None:
-    """What ganad score would do. Raises ModelError if a folder is not a model."""
+    """Print the plan of ganad score. Raises ModelError if a folder is not a model."""
     from ganad.saved import read_info
 
     plan = {

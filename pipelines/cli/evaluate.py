@@ -1,4 +1,4 @@
-"""Measure detection where labels are known. Run: ganad evaluate TABLE [--labels CSV] [--pixels]"""
+"""Evaluates a score table with labels. Run: ganad evaluate TABLE [--labels CSV] [--pixels]"""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def evaluate(
     cost: str | None = None,
     out: TextIO | None = None,
 ) -> None:
-    """Write the figures of every model to out (standard output), best first, each beside what a
-    detector without any skill reaches.
+    """Print the metrics of every model, best first, each with the value of a detector without
+    skill.
 
     labels: a CSV that replaces the table's labels. pixels: also compare anomaly maps with masks,
     which fetches the images and runs the models again. brightness: compare the models with the
-    brightness of the images; None: if they are few and local. cost: FP:FN, the prices of a false
-    alarm and of a missed defect. Notes go with the table, or to standard error where out is for a
-    program.
+    brightness of the images; None compares if they are few and local. cost: FP:FN, the costs of a
+    false alarm and of a missed defect. out: standard output by default. Notes follow the table, or
+    go to standard error for the other formats.
     """
     out = out or sys.stdout
     check_format(format)
@@ -50,7 +50,7 @@ def evaluate(
 
 
 def _row(group: Group, result: Evaluation) -> dict[str, Any]:
-    """All figures of a group by name; those of a model as a whole stand with all labels."""
+    """All metrics of a group by name; those of the whole model are in the row of all labels."""
     ranking, flagged = group.ranking, group.flagged
     interval = ranking.auroc_interval
     row: dict[str, Any] = {
@@ -77,7 +77,7 @@ def _row(group: Group, result: Evaluation) -> dict[str, Any]:
         "reason": ranking.reason,
     }
     is_whole = group.label is None
-    standing = next((one for one in result.standings if one.model == group.model), None)
+    standing = next((s for s in result.standings if s.model == group.model), None)
     row |= _standing(standing if is_whole else None)
     if group.model in result.pixels:
         row |= _pixels(result.pixels[group.model] if is_whole else None)
@@ -119,7 +119,7 @@ def _cost(cheapest: CheapestThreshold | None) -> dict[str, Any]:
 
 
 def _write_for_people(result: Evaluation, cost: str | None, out: TextIO) -> None:
-    """For each model the ranking, then what p < 0.05 flags; baselines in brackets."""
+    """Print two tables per model, ranking and flags at p < 0.05, with baselines in brackets."""
     for model in dict.fromkeys(group.model for group in result.groups):
         groups = [group for group in result.groups if group.model == model]
         write_lines([model], out)
@@ -136,11 +136,10 @@ def _write_for_people(result: Evaluation, cost: str | None, out: TextIO) -> None
         write_lines([*(f"{finding}." for finding in result.findings), ""], out)
     write_lines(
         [
-            f"In brackets: what a detector without skill reaches. 95%: the interval that holds the "
-            f"true AUROC 95 times of 100. Best F1 is at an oracle's threshold, and its baseline "
-            f"flags everything. "
-            f"p < {ALPHA} needs no labels: of normal images like those of the calibration it flags "
-            f"at most {ALPHA:.0%}."
+            f"In brackets: the value that a detector without skill reaches. 95%: confidence "
+            f"interval of the AUROC. Best F1 uses the threshold that is optimal for these labels; "
+            f"its baseline flags every image. p < {ALPHA} needs no labels: on average it flags at "
+            f"most {ALPHA:.0%} of normal images like those of the calibration."
         ],
         out,
     )
@@ -192,13 +191,13 @@ def _pixel_line(pixels: PixelResult) -> str:
 
 def _cost_line(cheapest: CheapestThreshold, prices: str | None) -> str:
     elsewhere = (
-        "too few images to say what it costs on others"
+        "too few images to estimate the cost on others"
         if cheapest.cost_elsewhere is None
-        else f"{cheapest.cost_elsewhere:.3g} on images it was not chosen with"
+        else f"{cheapest.cost_elsewhere:.3g} on held-out images"
     )
     return (
-        f"at cost {prices}: score >= {cheapest.threshold:.6g} costs {cheapest.cost:.3g} an image "
-        f"on these, {elsewhere}; flagging nothing {cheapest.flag_nothing:.3g}, everything "
+        f"at cost {prices}: score >= {cheapest.threshold:.6g} costs {cheapest.cost:.3g} per image "
+        f"on these, {elsewhere}; flagging nothing costs {cheapest.flag_nothing:.3g}, everything "
         f"{cheapest.flag_everything:.3g}"
     )
 

@@ -1,4 +1,4 @@
-"""List the images of an archive. Run: ganad index SOURCE... --out MANIFEST"""
+"""Lists the images of an archive. Run: ganad index SOURCE... --out MANIFEST"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ganad.storage import files as storage
 from pipelines.console.progress import counted, say
 
 SHOWN = 8
-"""Labels and names that are printed before the rest is counted."""
+"""Maximum number of labels and of names to print."""
 
 
 def index(
@@ -26,12 +26,12 @@ def index(
     refresh: bool = False,
     dry_run: bool = False,
 ) -> Manifest:
-    """Write the manifest of the sources' images to out, and print what is in it.
+    """Write the manifest of the sources' images to `out`, and print a summary.
 
-    refresh keeps the rows of the manifest at out, and adds the images that it does not list yet.
-    dry_run lists the same images but keeps nothing: it prints as JSON what the manifest would hold.
-    Raises ArchiveError for sources, also, after the manifest is written, for shards that could not
-    be listed to their end, and ConfigError for labels.
+    refresh: keep the rows of the manifest at `out`, and add images that it does not list yet.
+    dry_run: list the images, print a summary as JSON and keep nothing. Raises ConfigError for
+    labels and ArchiveError for sources; for shards that could not be listed completely, after the
+    manifest has been written.
     """
 
     def write(folder: str) -> Manifest:
@@ -61,12 +61,12 @@ def index(
         manifest = write(out)
         new = "" if before is None else f", {manifest.num_images - before.num_images:,} of them new"
         say(f"{out}: {_contents(manifest)}{new}")
-    for note in _remarks(manifest):
+    for note in _notes(manifest):
         say(note)
     if manifest.num_damaged:
         raise ArchiveError(
-            f"{out}: {_count(manifest.num_damaged, 'shard')} could not be listed to the end, so "
-            f"images are missing; make the shards again, then index into another folder"
+            f"{out}: {_count(manifest.num_damaged, 'shard')} could not be listed completely, so "
+            f"images are missing; repair the shards, then index into another folder"
         )
     return manifest
 
@@ -92,7 +92,7 @@ def _plan(manifest: Manifest, out: str) -> dict[str, object]:
 
 
 def _contents(manifest: Manifest) -> str:
-    """How many images there are, and of which labels, in one line."""
+    """Number of images and labels, in one line."""
     text = _count(manifest.num_images, "image")
     if manifest.num_normal or manifest.num_abnormal:
         text += f", {manifest.num_normal:,} normal and {manifest.num_abnormal:,} abnormal"
@@ -104,8 +104,8 @@ def _contents(manifest: Manifest) -> str:
     return text
 
 
-def _remarks(manifest: Manifest) -> Iterator[str]:
-    """What was left out, merged or cannot be read, and what else the user should know."""
+def _notes(manifest: Manifest) -> Iterator[str]:
+    """Yield notes on images that were left out, merged or cannot be read, and those stored."""
     if manifest.num_errors:
         yield (
             f"{_count(manifest.num_errors, 'image')} cannot be read and will have an error instead "
@@ -114,7 +114,7 @@ def _remarks(manifest: Manifest) -> Iterator[str]:
     if manifest.merged:
         yield (
             f"{_count(manifest.merged, 'duplicate')} merged: an image that is named more than "
-            f"once, by two sources for example, is listed once"
+            f"once, for example by two sources, is listed once"
         )
     if manifest.num_skipped:
         are = "is not an image and was" if manifest.num_skipped == 1 else "are not images and were"

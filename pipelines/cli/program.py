@@ -1,4 +1,4 @@
-"""The typer application of ganad: every command has --debug, and no argument may be empty."""
+"""The typer application of ganad: adds --debug to every command and rejects empty arguments."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pipelines.cli.options import Debug
 
 
 class Command(TyperCommand):
-    """Refuses empty arguments and options, but those that are empty by default. An empty path would
-    be the current folder, and comes from a variable of a script that is not set."""
+    """Rejects empty arguments and options, except those that are empty by default. An empty path
+    usually comes from an unset variable of a script, and would mean the current folder."""
 
     def parse_args(self, context: Any, args: list[str]) -> list[str]:
-        """Raises ConfigError for an empty argument."""
+        """Parse arguments; raises ConfigError for an empty one."""
         rest = super().parse_args(context, args)
         for parameter in self.params:
             value = context.params.get(parameter.name or "")
             values = value if isinstance(value, list | tuple) else [value]
             if isinstance(value, list | tuple) and not context.allow_interspersed_args:
-                continue  # the words of another command, which looks at them itself
+                continue  # the arguments of another command, which checks them itself
             empty = any(isinstance(each, str) and not each.strip() for each in values)
             if empty and parameter.default != "":
                 shown = parameter.opts[0]
@@ -38,8 +38,8 @@ class Command(TyperCommand):
 
 
 class Program(typer.Typer):
-    """Makes every command a Command, and adds --debug to those that do not take it themselves;
-    pipelines.cli.app.main looks for it among the words typed."""
+    """Makes every command a Command, and adds --debug to those that lack it;
+    pipelines.cli.app.main searches the command line for it."""
 
     def command(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """Like typer's, a decorator."""

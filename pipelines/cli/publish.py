@@ -1,4 +1,4 @@
-"""The commands that prepare score tables for other engines: ganad compact, ganad register."""
+"""Commands that prepare score tables for other engines: ganad compact, ganad register."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.console.signals import stops_promptly
 
 
 def add_commands(program: Program) -> None:
-    """Put the commands under ganad."""
+    """Add the commands to ganad."""
     for command in (compact, register):
         program.command()(command)
 
@@ -20,12 +20,12 @@ def add_commands(program: Program) -> None:
 @stops_promptly
 def compact(
     table: Annotated[str, typer.Argument(help="A score table.")],
-    mb: Annotated[int, typer.Option(min=1, help="Megabytes of a large file, at least.")] = 128,
+    mb: Annotated[int, typer.Option(min=1, help="Minimum size of a large file in MB.")] = 128,
 ) -> None:
     """Merge the small files of a table into large ones, sorted by score.
 
-    Killed at any moment, it goes on when it is typed again. Other engines should not read the
-    table meanwhile.
+    If it is stopped, run it again to continue. Other engines should not read the table at the same
+    time.
 
     Example: ganad compact scores
     """
@@ -39,16 +39,16 @@ def compact(
 def register(
     table: Annotated[str, typer.Argument(help="A score table.")],
     catalog: Annotated[
-        str, typer.Option(metavar="URI", help="Of an Iceberg catalog: http(s)://, sqlite:///, …")
+        str, typer.Option(metavar="URI", help="Iceberg catalog: http(s)://, sqlite:///, …")
     ],
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAMESPACE.TABLE", help="In the catalog. Default: ganad.<folder>."),
+        typer.Option(metavar="NAMESPACE.TABLE", help="Name to use. Default: ganad.<folder>."),
     ] = None,
 ) -> None:
-    """Register a table in an Iceberg catalog. The scores stay where they are.
+    """Register a table in an Iceberg catalog, without copying its files.
 
-    Again after more was scored or compacted, it brings the catalog up to date.
+    Run it again after scoring or compacting, to bring the catalog up to date.
 
     Example: ganad register s3://parts/scores --catalog http://catalog:8181 --name night.scores
     """

@@ -1,4 +1,4 @@
-"""Ask score tables. Run: ganad query TABLE... [SQL] [--top K] [--where EXPR] [--format table]"""
+"""Queries score tables. Run: ganad query TABLE... [SQL] [--top K] [--where EXPR] [--format F]"""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from pipelines.console.output import (
 from pipelines.console.progress import say
 
 TOP = 20
-"""Images shown where nothing is asked for."""
+"""Default number of images."""
 SHOWN_ROWS = 100
-"""Rows in a table for people; the other formats hold all."""
+"""Maximum number of rows of the format table; the other formats have no limit."""
 BINARY = ("parquet", "arrow")
 FORMATS = ("table", "json", "csv", *BINARY)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What to ask: SQL, or one rule that flags images. where: a condition on what is shown."""
+    """A query: SQL, or a rule that flags images. where: an additional condition."""
 
     sql: str | None = None
     top: int | None = None
@@ -55,18 +55,18 @@ class Question:
     budget: int | None = None
     where: str | None = None
     ensemble: str | None = None
-    """How the models of the table become one."""
+    """The way to combine the models of the table."""
 
     def __post_init__(self) -> None:
         rules = {"--top": self.top, "--fdr": self.fdr, "--budget": self.budget}
         given = [flag for flag, value in rules.items() if value is not None]
         if len(given) > 1:
-            raise ConfigError(f"{' and '.join(given)} flag images in different ways: give one")
+            raise ConfigError(f"{' and '.join(given)} cannot be combined: give one of them")
         given += ["--where"] if self.where is not None else []
         if self.sql is not None and given:
             raise QueryError(
-                f"{given[0]} and SQL are two ways to ask, and only one can be answered: "
-                f"put the condition into the SQL, or leave the SQL out"
+                f"{given[0]} and SQL cannot be combined: put the condition into the SQL, or leave "
+                f"out the SQL"
             )
         for flag, number in (("--top", self.top), ("--budget", self.budget)):
             if number is not None and number < 1:
@@ -74,7 +74,7 @@ class Question:
 
     @property
     def typed(self) -> str:
-        """What error messages begin with."""
+        """The text with which error messages begin."""
         if self.sql is not None:
             return self.sql
         if self.where:
@@ -101,20 +101,21 @@ def query(
     limits: Limits | None = None,
     out: TextIO | None = None,
 ) -> None:
-    """Write the answer to out (standard output): a table for people, JSON, CSV, Parquet or Arrow.
+    """Write the result of a query to out (standard output) as a table, JSON, CSV, Parquet or Arrow.
 
     tables: the first is the view `scores`; each is also a view named after its folder, and so is
     each of files (CSV, JSON, Parquet). sql: one SELECT, PIVOT or EXPLAIN. Instead of SQL: top, the
-    K highest scores of each model, images with an error left out; fdr: what a false discovery rate
-    flags; budget: about so many images of each model; where: a condition on rows, with or without
-    these. ensemble: fisher, min or mean of the models' p-values, asked instead of the models.
-    copy_to, link_to: a folder for the images of the answer. limits: of memory and disk.
+    K highest scores of each model, without images with an error; fdr, the images that a false
+    discovery rate flags; budget, about that many images of each model; where, a condition on rows,
+    alone or with one of these. ensemble: fisher, min or mean of the models' p-values, queried
+    instead of the models. copy_to, link_to: folder for the images in the result. limits: memory
+    and disk that the query may use.
     """
     out = out or sys.stdout
     check_format(format, FORMATS)
     question = Question(sql=sql, top=top, where=where, fdr=fdr, budget=budget, ensemble=ensemble)
     if copy_to is not None and link_to is not None:
-        raise ConfigError("--copy-to and --link-to both take the images: give one")
+        raise ConfigError("--copy-to and --link-to cannot be combined: give one of them")
     places = [tables] if isinstance(tables, str) else list(tables)
     opened = [ScoreTable(place) for place in places]
     first = opened[0]
@@ -135,7 +136,7 @@ def query(
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], str | None]:
-    """TABLE... [SQL] as typed: the last word is SQL unless it is a place."""
+    """Split the words TABLE... [SQL]; the last word is SQL unless it is a path."""
     *tables, last = words
     is_path = storage.is_remote(last) or os.path.exists(os.path.expanduser(last))
     if not tables or is_path or re.fullmatch(r"[\w.~-]*(/[\w.-]*)+", last):
@@ -160,7 +161,7 @@ def _add_views(session: Session, tables: Sequence[ScoreTable], files: Sequence[s
 def _statement(
     table: ScoreTable, session: Session, question: Question, people: bool, folder: str | None
 ) -> str:
-    """The question as SQL."""
+    """The SQL of a question."""
     view, shown = "scores", ["label", "score", "p_value", "name"]
     if question.ensemble is not None:
         shown = add_ensemble(session, table.models, question.ensemble)
@@ -196,7 +197,7 @@ def _copied(
     copy_to: str | None,
     link_to: str | None,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of an answer, whose images are brought into a folder."""
+    """The rows of a result, after their images have been copied or linked into a folder."""
     flag, folder = ("--copy-to", copy_to) if link_to is None else ("--link-to", link_to)
     assert folder is not None
     missing = [name for name in NEEDED if name not in schema.names]
@@ -206,7 +207,7 @@ def _copied(
     rows = (row for batch in kept for row in batch.to_pylist(maps_as_pydicts="strict"))
     result = copy_images(table, rows, folder, link=link_to is not None)
     linked = f", {result.num_linked:,} linked" if result.num_linked else ""
-    say(f"{folder}: {result.num_copied:,} images copied{linked}; rows.csv says which is which")
+    say(f"{folder}: {result.num_copied:,} images copied{linked}; rows.csv lists their rows")
     for failure in result.failed:
         say(f"not copied: {failure}")
     return iter(kept)
@@ -235,12 +236,12 @@ def _rows(names: list[str], batches: Iterable[pa.RecordBatch]) -> Iterator[dict[
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """Columns of one name, as a join gives them, are told apart by a number: score, score_2."""
-    found: list[str] = []
+    """Number the columns that share a name, as in the result of a join: score, score_2."""
+    distinct: list[str] = []
     for name in names:
         fresh, number = name, 1
-        while fresh in found:
+        while fresh in distinct:
             number += 1
             fresh = f"{name}_{number}"
-        found.append(fresh)
-    return found
+        distinct.append(fresh)
+    return distinct

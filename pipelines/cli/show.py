@@ -1,4 +1,4 @@
-"""The essentials of a saved model or score table. Run: ganad show MODEL or TABLE"""
+"""Summarises a saved model or a score table. Run: ganad show MODEL or TABLE"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.console.output import write_facts
 
 
 def show(folder: str) -> None:
-    """Print the essentials of a saved model or of a score table, also of an unfinished one."""
+    """Print a summary of a saved model, or of a finished or unfinished score table."""
     uri = storage.absolute(folder)
     names = storage.list_names(uri)
     is_table = {JOB, OLD_JOB} & set(names) and "training" not in names
@@ -39,53 +39,53 @@ def _lines_of_model(folder: str) -> list[tuple[str, str]]:
         "model": info["id"],
         "parameters": f"{info['num_parameters']:,}",
         "config": _differences(info["detector"], info["config"]) or "all defaults",
-        "preprocessing": _words(info["preprocessing"]),
+        "preprocessing": _text(info["preprocessing"]),
         **_facts(info["facts"]),
         **_facts(training),
     }
     if history and history[-1] != info["facts"]:
-        lines["last of training"] = _words(history[-1])
+        lines["last of training"] = _text(history[-1])
     if calibration is None:
         lines["calibration"] = "none: scores have no p-values"
     else:
         lines["calibration"] = calibration.method
         for rate in (0.05, 0.01):
-            if rate * (len(calibration) + 1) >= 1:  # else its notes say that there are too few
+            if rate * (len(calibration) + 1) >= 1:  # otherwise the notes report too few images
                 lines[f"threshold at p < {rate}"] = f"{calibration.threshold(rate):.6g}"
         for number, note in enumerate(calibration.notes()):
             lines["note" if number == 0 else f"note {number + 1}"] = note
-    lines["versions"] = _words(info["versions"])
+    lines["versions"] = _text(info["versions"])
     return list(lines.items())
 
 
 def _facts(values: Mapping[str, Any]) -> dict[str, str]:
-    """A line for each value, and for each entry of those that hold mappings, such as levels."""
+    """One line per value; a mapping of mappings, such as levels, gets one line per entry."""
     lines: dict[str, str] = {}
     for key, value in values.items():
         name = key.replace("_", " ")
         if isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values()):
-            lines |= {f"{name}: {inner}": _words(v) for inner, v in value.items()}
+            lines |= {f"{name}: {inner}": _text(v) for inner, v in value.items()}
         else:
-            lines[name] = _words(value)
+            lines[name] = _text(value)
     return lines
 
 
-def _words(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_words(one)}" for key, one in value.items())
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _differences(detector: str, config: Mapping[str, Any]) -> str:
-    """The keys that differ from the defaults of the detector."""
+    """The keys that differ from the detector's defaults."""
     try:
-        usual = _flat(configure(detector, {}).model_dump(mode="json"))
-    except ConfigError:  # such as weights that must be named
-        usual = {}
+        defaults = _flat(configure(detector, {}).model_dump(mode="json"))
+    except ConfigError:  # a key without a default, such as weights
+        defaults = {}
     return ", ".join(
         f"{key}={json.dumps(value)}" if not isinstance(value, str) else f"{key}={value}"
         for key, value in _flat(config).items()
-        if key not in usual or usual[key] != value
+        if key not in defaults or defaults[key] != value
     )
 
 

@@ -1,4 +1,4 @@
-"""What a score table holds and how it came about, finished or not. Run: ganad show TABLE"""
+"""Summarises a score table, finished or not, and the work that made it. Run: ganad show TABLE"""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pipelines.console.progress import duration
 Line = tuple[str, str]
 BAR = 30
 NUM_KINDS = 8
-WORTH_SAYING = 1.5
-"""Times the usual seconds for an image, from which on a part is called slow."""
+SLOW = 1.5
+"""A part is reported as slow if its seconds per image exceed the median by this factor."""
 
 
 def lines_of_table(table: ScoreTable) -> list[Line]:
-    """Lines for people. Reads the table as it is now, so it can be asked while a job runs."""
+    """The lines of the summary. Reads the current state, also while a job runs."""
     counts = table.counts()
     work = summary(read_notes(table))
     return [
@@ -48,15 +48,15 @@ def _state(table: ScoreTable, counts: Mapping[str, Mapping[str, int]]) -> Iterat
     total = _num_images(table)
     for model in table.unfinished:
         done = counts[model]["in"] if model in counts else 0
-        images = f"{done:,} images so far, listing goes on"
+        images = f"{done:,} images so far, listing continues"
         if total is not None:
             images = f"{done:,} of {total:,} images"
         name = f"{model}, " if len({*table.models, *table.runs}) > 1 else ""
-        yield "state", f"unfinished: {name}{images}; the same ganad score goes on with it"
+        yield "state", f"unfinished: {name}{images}; run the same ganad score to continue"
 
 
 def _num_images(table: ScoreTable) -> int | None:
-    """None while they are listed, or if the manifest is gone."""
+    """Number of images; None during the listing, or if the manifest is gone."""
     try:
         return open_manifest(table.manifest_uri).num_images
     except ArchiveError:
@@ -72,23 +72,23 @@ def _models(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Line]:
 
 
 def _failures(failures: Mapping[str, int]) -> Iterator[Line]:
-    """Each kind with its number and, where its texts say more, the most frequent one."""
+    """One line per kind of error, with its count and its most frequent text."""
     kinds = kinds_of(failures)
     for kind in list(kinds)[:NUM_KINDS]:
         text = next(text for text in failures if kind_of(text) == kind)
         yield "failed", f"{kinds[kind]:,} {kind}" + (f", such as: {text}" if text != kind else "")
     if len(kinds) > NUM_KINDS:
-        yield "failed", f"{sum(list(kinds.values())[NUM_KINDS:]):,} in other ways"
+        yield "failed", f"{sum(list(kinds.values())[NUM_KINDS:]):,} other errors"
 
 
 def _stages(work: Mapping[str, Any]) -> Iterator[Line]:
     for stage, facts in work.get("stages", {}).items():
-        rate = "" if facts["images_per_s"] is None else f", {facts['images_per_s']:,}/s a worker"
+        rate = "" if facts["images_per_s"] is None else f", {facts['images_per_s']:,}/s per worker"
         yield stage, f"{facts['images']:,} images in {duration(facts['seconds'])} of work{rate}"
 
 
 def _periods(work: Mapping[str, Any]) -> Iterator[Line]:
-    """A bar of images per second for each period."""
+    """A bar per period, for images per second."""
     periods = work.get("periods", [])
     most = max((period["images_per_s"] for period in periods), default=0) or 1
     for period in periods:
@@ -97,16 +97,14 @@ def _periods(work: Mapping[str, Any]) -> Iterator[Line]:
 
 
 def _slowest(work: Mapping[str, Any]) -> Iterator[Line]:
-    slow = [
-        part for part in work.get("slowest", []) if (part["times_the_usual"] or 0) >= WORTH_SAYING
-    ]
+    slow = [part for part in work.get("slowest", []) if (part["times_the_usual"] or 0) >= SLOW]
     if work and not slow:
-        yield "slow", f"no part took {WORTH_SAYING} times as long for an image as is usual"
+        yield "slow", f"no part took more than {SLOW} times the median per image"
     for part in slow:
         yield (
             "slow",
-            f"{part['part']}, {part['times_the_usual']} times the usual: {part['images']:,} images "
-            f"from {part['first']}, decoded in {duration(part['decode_s'])}, scored in "
+            f"{part['part']}, {part['times_the_usual']} times the median: {part['images']:,} "
+            f"images from {part['first']}, decoded in {duration(part['decode_s'])}, scored in "
             f"{duration(part['score_s'])}",
         )
 
@@ -115,6 +113,6 @@ def _retried(work: Mapping[str, Any], run: Run | None) -> Iterator[Line]:
     for reason, num in work.get("retries", {}).items():
         yield "retried", f"{num:,} fetches: {reason}"
     if work.get("restarts"):
-        yield "retried", f"{work['restarts']:,} workers died and were started again"
+        yield "retried", f"{work['restarts']:,} workers died and were restarted"
     if run is not None and (num := run.timings.get("images_retried")):
         yield "retried", f"{num:,} images with errors were scored again by the last run"

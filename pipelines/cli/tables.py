@@ -1,4 +1,4 @@
-"""The commands that read score tables: ganad query, evaluate, compare, report, show."""
+"""Commands that read score tables: ganad query, evaluate, compare, report, show."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pipelines.cli.program import Program
 from pipelines.console.progress import say
 from pipelines.console.signals import stops_promptly
 
-Format = Annotated[str, typer.Option("--format", help="table, json or csv.")]
+Format = Annotated[str, typer.Option("--format", help="Output: table, json or csv.")]
 Memory = Annotated[
-    str | None, typer.Option(help="Memory a query may take, such as 4GB. Default: half of it all.")
+    str | None, typer.Option(help="Memory limit, such as 4GB. Default: half of all memory.")
 ]
 Spill = Annotated[
     str | None,
-    typer.Option(help="Disk a query may take for what exceeds its memory. Default: half the free."),
+    typer.Option(help="Limit of temporary disk space. Default: half of the free space."),
 ]
 
 
 def add_commands(program: Program) -> None:
-    """Put the commands under ganad."""
+    """Add the commands to ganad."""
     for command in (query, evaluate, compare, report, show):
         program.command()(command)
 
@@ -31,34 +31,36 @@ def add_commands(program: Program) -> None:
 def query(
     tables_and_sql: Annotated[
         list[str],
-        typer.Argument(metavar="TABLE... [SQL]", help="Score tables, and SQL over `scores`."),
+        typer.Argument(metavar="TABLE... [SQL]", help="Score tables, then SQL over `scores`."),
     ],
-    top: Annotated[int | None, typer.Option(min=1, help="The K most anomalous images.")] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="The K highest scores of each model.")
+    ] = None,
     where: Annotated[str | None, typer.Option(help="SQL condition, such as p_value<0.01.")] = None,
     fdr: Annotated[
-        float | None, typer.Option(metavar="Q", help="What a false discovery rate Q flags.")
+        float | None, typer.Option(metavar="Q", help="Images at a false discovery rate of Q.")
     ] = None,
     budget: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="About N images, by a threshold.")
+        int | None, typer.Option(min=1, metavar="N", help="About N images per model, by score.")
     ] = None,
     ensemble: Annotated[
-        str | None, typer.Option(help="Ask the models as one: fisher, min or mean.")
+        str | None, typer.Option(help="Combine the models' p-values: fisher, min or mean.")
     ] = None,
     with_: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="FILE", help="CSV, JSON or Parquet, as a view of its name."),
+        typer.Option("--with", metavar="FILE", help="CSV, JSON or Parquet file to use as a view."),
     ] = None,
-    copy_to: Annotated[str | None, typer.Option(help="Folder for the answer's images.")] = None,
-    link_to: Annotated[str | None, typer.Option(help="The same with links, no copies.")] = None,
+    copy_to: Annotated[str | None, typer.Option(help="Folder to copy the images to.")] = None,
+    link_to: Annotated[str | None, typer.Option(help="Folder for links to the images.")] = None,
     format_: Annotated[
-        str, typer.Option("--format", help="table, json, csv, parquet or arrow.")
+        str, typer.Option("--format", help="Output: table, json, csv, parquet or arrow.")
     ] = "table",
     memory: Memory = None,
     spill: Spill = None,
 ) -> None:
-    """Ask score tables, in SQL or without.
+    """Query score tables, with or without SQL.
 
-    Each table is a view named after its folder, the first one `scores` as well.
+    Each table is a view named after its folder; the first one is also named `scores`.
 
     Example: ganad query scores --top 10 --where "p_value < 0.01"
     """
@@ -86,21 +88,21 @@ def query(
 @stops_promptly
 def evaluate(
     table: Annotated[str, typer.Argument(help="A score table of labelled images.")],
-    labels: Annotated[str | None, typer.Option(help="CSV of labels to use instead.")] = None,
+    labels: Annotated[str | None, typer.Option(help="CSV that replaces the labels.")] = None,
     format_: Format = "table",
     pixels: Annotated[
-        bool, typer.Option("--pixels", help="Also pixel AUROC and AUPRO, where masks exist.")
+        bool, typer.Option("--pixels", help="Also compute pixel AUROC and AUPRO from masks.")
     ] = False,
     brightness: Annotated[
         bool | None,
-        typer.Option(help="Compare with the images' brightness. Default: if few and local."),
+        typer.Option(help="Compare with image brightness. Default: if images are few and local."),
     ] = None,
     cost: Annotated[
         str | None,
-        typer.Option(metavar="FP:FN", help="Prices of a false alarm and a miss, such as 1:20."),
+        typer.Option(metavar="FP:FN", help="Costs of a false alarm and of a miss, such as 1:20."),
     ] = None,
 ) -> None:
-    """Measure detection, models best first, each figure beside its trivial baseline.
+    """Evaluate the models of a labelled table, best first, with trivial baselines.
 
     Example: ganad evaluate scores
     """
@@ -112,14 +114,14 @@ def evaluate(
 @stops_promptly
 def compare(
     first: Annotated[str, typer.Argument(metavar="TABLE_A", help="A score table.")],
-    second: Annotated[str, typer.Argument(metavar="TABLE_B", help="A later one.")],
+    second: Annotated[str, typer.Argument(metavar="TABLE_B", help="A later score table.")],
     bound: Annotated[
         float | None,
-        typer.Option(metavar="D", help="Distance, 0 to 1, beyond which the exit status is 3."),
+        typer.Option(metavar="D", help="Largest distance, 0 to 1; beyond it, exit with status 3."),
     ] = None,
     format_: Format = "table",
 ) -> None:
-    """Compare the scores of two tables by model and folder, such as two nights.
+    """Compare the scores of two tables, such as two nights, by model and folder.
 
     Example: ganad compare scores-monday scores-tuesday --bound 0.1
     """
@@ -132,9 +134,9 @@ def compare(
 def report(
     table: Annotated[str, typer.Argument(help="A score table.")],
     out: Annotated[str, typer.Option("--out", help="HTML file to write.")],
-    num_worst: Annotated[int, typer.Option("--top", min=1, help="Images to show.")] = 24,
+    num_worst: Annotated[int, typer.Option("--top", min=1, help="Images per model.")] = 24,
 ) -> None:
-    """Write a page to look at: the worst images with their heat maps, histogram, failures.
+    """Write an HTML report: most anomalous images, heat maps, charts, metrics, failures.
 
     Example: ganad report scores --out report.html
     """
@@ -151,11 +153,11 @@ def show(
         str | None,
         typer.Option(
             metavar="ENGINE",
-            help="Print the statements for a table in athena, trino, spark or duckdb instead.",
+            help="Print SQL that registers the table in athena, trino, spark or duckdb instead.",
         ),
     ] = None,
 ) -> None:
-    """What a model was trained on and how it is calibrated; how far a table is, what was slow.
+    """Summarise a model (settings, training, calibration) or a table (progress, errors, speed).
 
     Example: ganad show scores
     """

@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster, and how a job's workers share its cores and GPUs."""
+"""Connects to a Ray cluster and allocates its cores and GPUs to the workers of a job."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from pipelines.console.signals import kept_handlers
 CONNECT_S = 10.0
 """Seconds that a machine may take to accept a connection."""
 MAX_SOCKET_FOLDER = 20
-"""Characters of the folder for temporary files. The path of a socket has at most 107, of which Ray
-and the session's name need the others; with a longer folder /tmp is used."""
+"""Maximum length of the folder for temporary files; /tmp replaces a longer one. The path of a
+socket has at most 107 characters, of which Ray and the session's name need the rest."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """The workers of a job, and what each of them gets."""
+    """The workers of a job, and the resources of each."""
 
     num_workers: int
     gpus: float
-    """Per worker: 0 or 1."""
+    """GPUs per worker, 0 or 1."""
     cpus: float
-    """Per worker."""
+    """Cores per worker."""
     elastic: tuple[int, int] | None = None
-    """Least and most workers of a training that grows and shrinks; num_workers is then the number
-    that there is room for now."""
+    """Minimum and maximum number of workers of elastic training; num_workers is then the number
+    that fits at present."""
 
     @property
     def threads(self) -> int:
-        """Threads of a worker; 1 if it has less than a core."""
+        """Threads per worker, at least 1."""
         return max(1, int(self.cpus))
 
 
 @contextmanager
 def connected(debug: bool = False) -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS names, or start one on this machine and end it afterwards.
+    """Join the cluster at RAY_ADDRESS, or start one on this machine and stop it afterwards.
 
-    Does nothing if this process is connected already. Raises ClusterError if it cannot join.
+    Does nothing if this process is already connected. Raises ClusterError if it cannot join.
     """
     if ray.is_initialized():
         yield
         return
-    # Ray reads these, some of them on import in the worker processes.
+    # Ray reads these variables, some of them on import in the worker processes.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     if not debug:
@@ -80,7 +80,7 @@ def connected(debug: bool = False) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        # Printed now: leaving the cluster takes seconds that a stopped job may not have.
+        # Print now: leaving the cluster may take longer than a stopped job has left.
         say(STOPPED)
         raise KeyboardInterrupt(STOPPED) from None
     finally:
@@ -90,13 +90,13 @@ def connected(debug: bool = False) -> Iterator[None]:
 
 
 def _session_folder() -> PrivateFolder:
-    """A folder for everything that Ray writes; it is removed however the command ends."""
+    """A folder for Ray's files, which is removed however the command ends."""
     is_short = len(tempfile.gettempdir()) <= MAX_SOCKET_FOLDER
     return PrivateFolder("ganad-ray-", None if is_short else "/tmp")
 
 
 def jobs_at_once(num_jobs: int, workers: int, gpu: bool | None) -> tuple[int, int]:
-    """How many jobs of so many workers fit at once (at least one), and the cores of each worker."""
+    """(number of jobs that fit at once, at least one; cores per worker). workers: per job."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     have = [int(node.get("CPU", 0)) for node in nodes]
     num_gpus = int(sum(node.get("GPU", 0) for node in nodes))
@@ -106,7 +106,7 @@ def jobs_at_once(num_jobs: int, workers: int, gpu: bool | None) -> tuple[int, in
 
 
 def _join(address: str, settings: dict[str, Any], debug: bool) -> None:
-    """Connect to a running cluster; raises ClusterError if there is none or it refuses."""
+    """Connect to a running cluster; raises ClusterError if it does not answer or refuses."""
     typed = f"RAY_ADDRESS={address}"
     if address.startswith(("http://", "https://")):
         raise ClusterError(
@@ -114,21 +114,20 @@ def _join(address: str, settings: dict[str, Any], debug: bool) -> None:
         )
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "://" not in address:
-        try:  # Ray would wait for a minute
+        try:  # Ray itself would wait for a minute
             socket.create_connection((host, int(port)), CONNECT_S).close()
         except OSError as error:
             raise ClusterError(
                 f"{typed} does not answer ({error.strerror or error}): start the cluster there, "
-                f"or unset RAY_ADDRESS to work on this machine alone"
+                f"or unset RAY_ADDRESS to use only this machine"
             ) from None
     try:
         with nullcontext() if debug else _mute():
             ray.init(**settings)
     except (ray.exceptions.AuthenticationError, ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
-            f"{typed} cannot be joined ({_first_sentence(error)}): where it asks for a token, set "
-            f"RAY_AUTH_TOKEN_PATH to a file with the one that `ray get-auth-token` prints on its "
-            f"head"
+            f"{typed} cannot be joined ({_first_sentence(error)}): if it needs a token, set "
+            f"RAY_AUTH_TOKEN_PATH to a file with the output of `ray get-auth-token` on its head"
         ) from error
 
 
@@ -138,7 +137,7 @@ def _first_sentence(error: Exception) -> str:
 
 @contextmanager
 def _mute() -> Iterator[None]:
-    """Discard standard error, to which Ray's C++ part writes past Python's logging."""
+    """Discard standard error, to which Ray's C++ code writes directly."""
     sys.stderr.flush()
     stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
@@ -156,12 +155,11 @@ def allocate(
     workers_without_gpu: int | None = None,
     cores: int | None = None,
 ) -> Resources:
-    """Resources for each worker; raises CapacityError if the cluster can never have them.
+    """Allocate resources for each worker; raises CapacityError if the cluster cannot provide them.
 
-    workers: None = one per GPU; without GPUs workers_without_gpu, or one per processor core. Two
-    numbers = the least and the most for a training that grows and shrinks with the cluster.
-    gpu: None = GPUs if the cluster has them. cores: for a worker without a GPU; None = the most
-    that fit.
+    workers: None = one per GPU; without GPUs workers_without_gpu, or one per core. Two numbers =
+    minimum and maximum of elastic training. gpu: None = GPUs if the cluster has any. cores: per
+    worker without a GPU; None = as many as fit.
     """
     least, most = workers if isinstance(workers, tuple) else (workers, workers)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -170,7 +168,7 @@ def allocate(
     autoscaling = bool(os.environ.get("RAY_ADDRESS"))  # more nodes may come
     if autoscaling and gpu is None and not num_cpus and not num_gpus:
         raise CapacityError(
-            "--gpu or --no-gpu is needed: the cluster has no worker yet, and ganad cannot see what "
+            "--gpu or --no-gpu is needed: the cluster has no worker yet, so ganad cannot know what "
             "its workers will have: give one of the two, and --workers N for more than one worker"
         )
     if gpu and not num_gpus and not autoscaling:
@@ -191,16 +189,16 @@ def allocate(
         return Resources(num, 1, 1) if use_gpu else Resources(num, 0, each)
     if use_gpu:
         return Resources(max(workers[0], min(num, num_gpus)), 1, 1, workers)
-    # All workers get the same size, whenever they start: one worker on each node that exists now.
+    # All workers get the same size, even if they start later: one worker per existing node.
     each = cores_each(have, max(workers[0], min(num, sum(map(bool, have)))))
     here = max(workers[0], min(num, sum(node // each for node in have)))
     return Resources(here, 0, each, workers)
 
 
 def cores_each(nodes: Sequence[int], num_workers: int) -> int:
-    """The most cores that each worker can have if no worker spans two nodes; at least 1.
+    """The maximum number of cores per worker if no worker spans two nodes; at least 1.
 
-    nodes: cores of each node. A worker that asks for more would wait forever for a larger node.
+    nodes: cores per node. A worker with more cores would wait forever for a larger node.
     """
     for cores in range(sum(nodes) // num_workers, 1, -1):
         if sum(node // cores for node in nodes) >= num_workers:

@@ -1,4 +1,4 @@
-"""The jobs of a Ray cluster. Run: ganad jobs, logs, stop"""
+"""Lists, follows and stops the jobs of a Ray cluster. Run: ganad jobs, logs, stop"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.console.output import check_format, write_csv, write_json, write_
 from pipelines.console.progress import say
 
 LOST_S = 60.0
-"""Seconds without an answer after which following a log ends."""
+"""Following a log ends after this many seconds without an answer."""
 DETACHED = 130
 """Exit status after Ctrl-C."""
 COLUMNS = ("job", "status", "began", "minutes", "command")
@@ -47,21 +47,21 @@ def _row(job: Job) -> dict[str, Any]:
 def logs(job: str, address: str) -> int:
     """Print a job's log from its beginning until the job ends; returns the job's exit status."""
     server = JobServer(address)
-    server.job(job)  # an unknown job is reported now
+    server.job(job)  # raises for an unknown job
     return follow(server, job)
 
 
 def stop(job: str, address: str) -> None:
-    """End a job that runs."""
+    """Stop a running job."""
     server = JobServer(address)
     details = server.job(job)
     if details.has_ended:
-        say(f"{job} has {_outcome(details)} already")
+        say(f"{job} has already {_outcome(details)}")
         return
     server.stop(job)
     while not (details := server.job(job)).has_ended:
         time.sleep(0.5)
-    say(f"{job} has {_outcome(details)}; the same command again continues it")
+    say(f"{job} has {_outcome(details)}; submit the same command again to continue")
 
 
 def _outcome(job: Job) -> str:
@@ -70,22 +70,22 @@ def _outcome(job: Job) -> str:
 
 
 def follow(server: JobServer, job: str) -> int:
-    """Print a job's log until it ends; returns the exit status of its command.
+    """Print a job's log until the job ends; returns the exit status of its command.
 
-    Ctrl-C leaves the job running and prints how to come back to it.
+    Ctrl-C leaves the job running and prints how to follow it again.
     """
     come_back = f"ganad logs {job} --address {server.address}"
     try:
         details = asyncio.run(_print_log(server, job, come_back))
     except KeyboardInterrupt:
-        say(f"{job} goes on without this terminal. To come back: {come_back}")
-        say(f"To end it: ganad stop {job} --address {server.address}")
+        say(f"{job} keeps running. To follow it again: {come_back}")
+        say(f"To stop it: ganad stop {job} --address {server.address}")
         return DETACHED
     if details.status == "SUCCEEDED":
         return 0
-    # A command that failed has printed the reason. Ray's reason matters if no command has run.
+    # A failed command has printed the reason. Ray's reason matters only if no command ran.
     reason = "" if details.driver_exit_code else f" ({_first_line(details.message)})"
-    say(f"{job} has {_outcome(details)}{reason}; the same command again continues it")
+    say(f"{job} has {_outcome(details)}{reason}; submit the same command again to continue")
     return details.driver_exit_code or 1
 
 
@@ -94,13 +94,13 @@ def _first_line(message: str | None) -> str:
 
 
 async def _print_log(server: JobServer, job: str, come_back: str) -> Job:
-    """Print the log, over connections that may break, until the job has ended."""
+    """Print the log until the job has ended, reconnecting if a connection breaks."""
     import aiohttp
 
     num_printed, last_answer = 0, time.monotonic()
     while True:
         try:
-            # Each connection sends the log from its beginning: leave out what was printed.
+            # Each connection sends the log from the start: skip the part already printed.
             skip = num_printed
             async for text in server.log(job):
                 sys.stdout.write(text[skip:])
@@ -115,7 +115,7 @@ async def _print_log(server: JobServer, job: str, come_back: str) -> Job:
         except (OSError, aiohttp.ClientError, ClusterError) as error:
             if time.monotonic() - last_answer > LOST_S:
                 raise ClusterError(
-                    f"--address {server.address} does not answer any more; the job {job} may still "
-                    f"run: come back with {come_back}"
+                    f"--address {server.address} no longer answers; the job {job} may still be "
+                    f"running: try {come_back}"
                 ) from error
         await asyncio.sleep(0.5)

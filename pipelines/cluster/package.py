@@ -1,4 +1,4 @@
-"""The package of a job: its command, this code, and the small files that the command names."""
+"""Packages a job: its command, this code, and the small files that the command names."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from ganad.storage import files as storage
 
 DRIVER_CPUS = {"index": 0, "train": 0, "score": 0, "show": 0, "detectors": 0, "query": 1}
 DRIVER_CPUS |= {"evaluate": 1, "compare": 1, "report": 1, "compact": 1, "register": 1}
-"""Cores of the command's own process, for each command that can be a job. A command with 0 runs on
-the head, which is not a spot machine, and only waits for Ray's workers. Commands that compute in
-their own process need a core, so they run on a worker machine."""
+"""Cores of the command's own process, for each command that can run as a job. With 0 it runs on the
+head, which is not a spot machine, and only waits for Ray's workers. Commands that compute in their
+own process need a core, so they run on a worker machine."""
 PLACES = {"sources", "models_and_source", "tables", "table", "first", "second", "folder"}
 PLACES |= {"add_to", "out", "copy_to", "link_to"}
-"""Parameters that name images, models and tables, which the cluster itself must reach."""
+"""Parameters that name images, models and tables, which the cluster must be able to reach."""
 FILES = {"config": "--config", "labels": "--labels", "with_": "--with"}
-"""Parameters that name small files of this machine, which the package holds -> their flags."""
+"""Parameters that name small local files, which are packaged -> their flags."""
 MAX_FILE_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
 class JobPackage:
-    """A command line as it runs on the cluster, and the files that it needs there."""
+    """A command line for the cluster, and the files that it needs there."""
 
     name: str
     arguments: tuple[str, ...]
     files: Mapping[str, Path]
-    """Name in the package -> file of this machine."""
+    """Name in the package -> local file."""
     out: str | None
-    """Absolute path or URI that the command writes to, if it writes."""
+    """Absolute path or URI of the command's output, if any."""
 
     @property
     def entrypoint(self) -> str:
@@ -47,7 +47,7 @@ class JobPackage:
 
     @property
     def command(self) -> str:
-        """As a person would type it."""
+        """The command as typed by a person."""
         return shlex.join(["ganad", *self.arguments])
 
     @property
@@ -56,10 +56,10 @@ class JobPackage:
 
 
 def package_command(arguments: Sequence[str], parameters: Mapping[str, Any]) -> JobPackage:
-    """The package of a command line, whose parsed parameters are given too.
+    """Package a command line. parameters: its parsed parameters.
 
-    Raises ConfigError for a path that only this machine can see, and for a file that is missing or
-    too large.
+    Raises ConfigError for a path that exists only on this machine, and for a file that is missing
+    or too large.
     """
     name = arguments[0]
     for parameter in sorted(PLACES):
@@ -76,9 +76,9 @@ def package_command(arguments: Sequence[str], parameters: Mapping[str, Any]) -> 
         value = parameters.get(parameter) or []
         for typed in map(str, value if isinstance(value, list) else [value]):
             if parameter == "config" and typed in presets(parameters.get("detector") or ""):
-                continue  # a preset, which the cluster has as a part of ganad
+                continue  # a preset, which is part of ganad
             if not storage.is_remote(typed):
-                # Of the same name there, because a query names a view after its file.
+                # The name is kept, because a query names a view after its file.
                 name_there = f"files/{flag.lstrip('-')}/{Path(typed).name}"
                 files[name_there] = _checked(flag, Path(typed))
                 rewritten = [_replaced(word, flag, typed, name_there) for word in rewritten]
@@ -105,8 +105,8 @@ def _checked(flag: str, file: Path) -> Path:
         raise ConfigError(f"{flag} {file} does not exist: give a file of this machine")
     if file.stat().st_size > MAX_FILE_BYTES:
         raise ConfigError(
-            f"{flag} {file} has more than {MAX_FILE_BYTES // 2**20} MB, too much to send "
-            f"with a job: put it on s3:// and give that path"
+            f"{flag} {file} has more than {MAX_FILE_BYTES // 2**20} MB, too much for the package "
+            f"of a job: upload it to s3:// and give that path"
         )
     return file
 
@@ -119,7 +119,7 @@ def _replaced(word: str, flag: str, value: str, name_there: str) -> str:
 
 @contextmanager
 def working_dir(package: JobPackage) -> Iterator[Path]:
-    """A temporary folder with the code and the files, which becomes the job's working directory."""
+    """A temporary folder with the code and the files, for the job's working directory."""
     with tempfile.TemporaryDirectory(prefix="ganad-job-") as folder:
         for module in (ganad, pipelines):
             (home,) = module.__path__

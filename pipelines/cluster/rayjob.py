@@ -1,4 +1,5 @@
-"""A command as a KubeRay RayJob, which makes a cluster for it and removes it at the end.
+"""Prints a command as a KubeRay RayJob, which creates a cluster and removes it at the end.
+
 Run: ganad submit --print-rayjob --image IMAGE -- train ... | kubectl create -f -"""
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from ganad.errors import ConfigError
 from pipelines.cluster.package import JobPackage
 
 MOST_WORKERS = 4
-"""Maximum pods of a group without --workers."""
+"""Maximum number of pods per group if --workers is not given."""
 IDLE_S = 600
-"""Seconds after which an idle pod ends. A shorter time would end pods between two stages."""
+"""An idle pod is stopped after this many seconds. A shorter time would stop pods between stages."""
 RETRIES = 3
-"""Fresh clusters after one that lost its head; the command resumes on each."""
+"""Number of new clusters if the head is lost; the command resumes on each."""
 HEAD = {"cpu": "2", "memory": "8Gi"}
 GPU = {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "1"}
 CPU = {"cpu": "8", "memory": "16Gi"}
 PRESTOP_S = 45
-"""Seconds that a training has for saving a checkpoint before Kubernetes ends its pod."""
+"""Seconds that training has to save a checkpoint before Kubernetes stops its pod."""
 HEADING = """\
 # kubectl create -f THIS            needs KubeRay 1.5.1 or newer in the Kubernetes cluster
 # kubectl logs -f job/{name}
@@ -38,12 +39,12 @@ def manifest(
     """The YAML of a RayJob that runs the package's command in pods of the image.
 
     account: the Kubernetes service account of the pods, whose cloud role may read and write the
-    buckets. Raises ConfigError if the command needs a file of this machine.
+    buckets. Raises ConfigError if the command needs a local file.
     """
     if package.files:
         flag = next(iter(package.files)).removeprefix("files/").partition("/")[0]
         raise ConfigError(
-            f"--{flag} names a file of this machine, which a manifest cannot hold: "
+            f"--{flag} names a local file, which a manifest cannot include: "
             f"{'give its keys with --set' if flag == 'config' else 'run this with --address'}"
         )
     name = f"ganad-{package.name}-{secrets.token_hex(3)}"
@@ -72,7 +73,7 @@ def manifest(
 
 
 def _groups(parameters: Mapping[str, Any], image: str, account: str | None) -> list[dict[str, Any]]:
-    """Groups that scale from zero: pods with a GPU unless --no-gpu was given, and pods without."""
+    """Worker groups that scale from zero: one without GPUs, and one with GPUs unless --no-gpu."""
     workers = parameters.get("workers") or MOST_WORKERS
     most = workers[1] if isinstance(workers, tuple) else workers
     sizes = {"gpu": GPU, "decode": CPU}

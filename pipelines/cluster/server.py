@@ -1,6 +1,6 @@
-"""The job server of a Ray cluster, over HTTP.
+"""HTTP client of a Ray cluster's job server.
 
-Ray's own client does the same, and loads Ray first; that takes longer than most of the answers.
+Ray's own client loads Ray first, which takes longer than most of the requests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BROKEN = 1006
 
 
 class Job(BaseModel):
-    """What a cluster knows of a submitted job: the fields of Ray's JobDetails that ganad uses."""
+    """A submitted job: the fields of Ray's JobDetails that ganad uses."""
 
     submission_id: str | None = None
     status: str
@@ -42,7 +42,7 @@ class Job(BaseModel):
 
 
 class JobServer:
-    """The job server at an address; raises ClusterError if there is none or it refuses."""
+    """The job server at an address; raises ClusterError if it does not answer or refuses."""
 
     def __init__(self, address: str) -> None:
         place = urlsplit(address)
@@ -54,25 +54,23 @@ class JobServer:
         token = find_token(os.environ)
         self.headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         with self._translated():
-            # An HTTP request would wait minutes for a machine behind a closed firewall.
+            # An HTTP request would wait for minutes behind a closed firewall.
             port = place.port or (443 if place.scheme == "https" else 80)
             socket.create_connection((place.hostname, port), CONNECT_S).close()
         if "ray_version" not in self._request("GET", "/api/version").json():
-            raise self._not_rays()
+            raise self._not_a_job_server()
 
     def jobs(self) -> list[Job]:
         """All submitted jobs, the latest last."""
-        found = [Job.model_validate(job) for job in self._request("GET", "/api/jobs/").json()]
-        submitted = [job for job in found if job.submission_id]
+        jobs = [Job.model_validate(job) for job in self._request("GET", "/api/jobs/").json()]
+        submitted = [job for job in jobs if job.submission_id]
         return sorted(submitted, key=lambda job: job.start_time or 0)
 
     def job(self, job: str) -> Job:
         """One job; raises ClusterError if the cluster does not know it."""
         answer = self._request("GET", f"/api/jobs/{job}")
         if answer.status_code == requests.codes.not_found:
-            raise ClusterError(
-                f"{job} is not a job of {self.address}: ganad jobs lists those that are"
-            )
+            raise ClusterError(f"{job} is not a job of {self.address}: see ganad jobs")
         return Job.model_validate(answer.json())
 
     def stop(self, job: str) -> None:
@@ -80,7 +78,7 @@ class JobServer:
         self._request("POST", f"/api/jobs/{job}/stop")
 
     async def log(self, job: str) -> AsyncIterator[str]:
-        """The job's log from its beginning, until the job ends. Raises OSError or aiohttp's
+        """Yield the job's log from the start until the job ends. Raises OSError or aiohttp's
         ClientError if the connection breaks."""
         import aiohttp
 
@@ -104,9 +102,8 @@ class JobServer:
                 asks = answer.status_code == 401
                 raise ClusterError(
                     f"--address {self.address} "
-                    f"{'asks for a token' if asks else 'does not know this token'}: set "
-                    f"RAY_AUTH_TOKEN_PATH to a file with the one that `ray get-auth-token` prints "
-                    f"on the cluster's head"
+                    f"{'needs a token' if asks else 'rejects this token'}: set RAY_AUTH_TOKEN_PATH "
+                    f"to a file with the output of `ray get-auth-token` on the cluster's head"
                 )
             if answer.status_code != requests.codes.not_found:
                 answer.raise_for_status()
@@ -115,26 +112,26 @@ class JobServer:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """Errors of requests, which are OSErrors, become ClusterErrors."""
+        """Translate errors of requests, which are OSErrors, into ClusterErrors."""
         try:
             yield
         except (requests.JSONDecodeError, requests.HTTPError):
-            raise self._not_rays() from None
+            raise self._not_a_job_server() from None
         except OSError:
             raise ClusterError(
                 f"--address {self.address} does not answer: start the cluster, or the tunnel to it "
                 f"(ray dashboard cluster.yaml)"
             ) from None
 
-    def _not_rays(self) -> ClusterError:
+    def _not_a_job_server(self) -> ClusterError:
         return ClusterError(
-            f"--address {self.address} answers, but is not Ray's job server: give that of the "
-            f"dashboard, http://HOST:8265"
+            f"--address {self.address} answers, but is not a Ray job server: give the address of "
+            f"the dashboard, http://HOST:8265"
         )
 
 
 def find_token(environment: Mapping[str, str]) -> str | None:
-    """The token for the cluster, found where Ray finds it; None if the cluster needs none."""
+    """The cluster's token, from the same places as Ray's; None if the cluster needs none."""
     if environment.get("RAY_AUTH_MODE", "").lower() != "token":
         return None
     if token := environment.get("RAY_AUTH_TOKEN"):

@@ -1,4 +1,4 @@
-"""Run a command as a job on a Ray cluster. Run: ganad submit --address URL -- train ..."""
+"""Submits a command as a job to a Ray cluster. Run: ganad submit --address URL -- train ..."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipelines.cluster.server import JobServer
 from pipelines.console.progress import say
 
 _ENVIRONMENT = {"RAY_JOB_STOP_SIGNAL": "SIGINT"}
-"""A job that is stopped then ends as after Ctrl-C, with a sentence instead of a traceback."""
+"""With this a stopped job ends as after Ctrl-C, with a sentence instead of a traceback."""
 
 
 def submit(package: JobPackage, address: str, *, detach: bool, dry_run: bool) -> int:
-    """Submit the job, or find it running already; follow its log; return its exit status.
+    """Submit the job unless it is already running, follow its log and return its exit status.
 
-    A cluster that lost its head has lost its jobs, but not what they had written: the same call
-    again is a new job that continues.
+    A cluster that lost its head has lost its jobs but not their output: the same call starts a new
+    job that continues.
     """
     if dry_run:
         print(json.dumps(_plan(package, address), indent=2))
@@ -29,7 +29,7 @@ def submit(package: JobPackage, address: str, *, detach: bool, dry_run: bool) ->
     server = JobServer(address)
     job = _running(server, package)
     if job is not None:
-        say(f"{job} does this already; following its log")
+        say(f"{job} already runs this command; following its log")
     else:
         job = _send(server, package)
         say(f"submitted {job} to {address}")
@@ -49,9 +49,9 @@ def _plan(package: JobPackage, address: str) -> dict[str, object]:
 
 
 def _running(server: JobServer, package: JobPackage) -> str | None:
-    """The job that runs this very command now, if one does.
+    """The job that is running the same command, or None.
 
-    Raises ClusterError if a job with another command writes to the same place.
+    Raises ClusterError if a job with another command writes to the same output.
     """
     if package.out is None:
         return None
@@ -63,26 +63,26 @@ def _running(server: JobServer, package: JobPackage) -> str | None:
             return job.submission_id
         raise ClusterError(
             f"--out {package.out} is being written by the job {job.submission_id} "
-            f"({metadata.get('ganad')}): give a fresh --out, or end that job with ganad stop"
+            f"({metadata.get('ganad')}): give a new --out, or stop that job with ganad stop"
         )
     return None
 
 
 def _send(server: JobServer, package: JobPackage) -> str:
-    """Upload the package and start the job, with Ray's own client; returns the job's name."""
+    """Upload the package and start the job with Ray's client; returns the job's name."""
     from ray.job_submission import JobSubmissionClient
 
     for module in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk"):
         logging.getLogger(f"ray.{module}").setLevel(logging.ERROR)
     logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.ERROR)
-    # Ray lets RAY_ADDRESS override the address given, unless this variable is set.
+    # Without this variable, RAY_ADDRESS would override the address given.
     os.environ["RAY_API_SERVER_ADDRESS"] = server.address
     metadata = {"ganad": package.command}
     if package.out is not None:
         metadata["ganad_out"] = package.out
     with working_dir(package) as folder:
-        # Nothing of this machine's environment is sent: the cluster shows a job's runtime_env to
-        # everybody, and its machines have the keys of the object store themselves.
+        # Nothing of this machine's environment is sent: a job's runtime_env is visible to everybody
+        # on the cluster, and its machines have their own keys of the object store.
         client = JobSubmissionClient(server.address, headers=dict(server.headers))
         try:
             return client.submit_job(
@@ -92,8 +92,8 @@ def _send(server: JobServer, package: JobPackage) -> str:
                 metadata=metadata,
                 entrypoint_num_cpus=package.driver_cpus,
             )
-        except (OSError, RuntimeError) as error:  # the client raises RuntimeError for a refusal
+        except (OSError, RuntimeError) as error:  # RuntimeError for a refusal
             raise ClusterError(
-                f"--address {server.address} does not take the job ({str(error).splitlines()[0]}): "
-                f"try again, or look at the cluster's dashboard"
+                f"--address {server.address} rejected the job ({str(error).splitlines()[0]}): "
+                f"try again, or see the cluster's dashboard"
             ) from error

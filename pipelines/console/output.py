@@ -1,4 +1,4 @@
-"""Rows of results as a table for people, as a JSON array, or as CSV."""
+"""Writes rows of results as a text table, JSON, CSV, Parquet or Arrow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipelines.console.terminal import clean, one_line, terminal
 Row = Mapping[str, Any]
 FORMATS = ("table", "json", "csv")
 _FOLDED = 20
-"""Characters below which text is not folded; rows that need more are written as records."""
+"""Minimum width of a text column; rows that do not fit then are written as records."""
 
 
 def check_format(format: str, known: Sequence[str] = FORMATS) -> None:
@@ -32,7 +32,7 @@ def check_format(format: str, known: Sequence[str] = FORMATS) -> None:
 
 
 def write_json(rows: Iterable[Row], out: TextIO) -> None:
-    """A JSON array, one object a line. NaN and infinity become null."""
+    """Write a JSON array, one object per line. NaN and infinity become null."""
     out.write("[")
     for number, row in enumerate(rows):
         text = json.dumps(_plain(dict(row)), ensure_ascii=False, allow_nan=False)
@@ -41,7 +41,7 @@ def write_json(rows: Iterable[Row], out: TextIO) -> None:
 
 
 def _escaped(text: str) -> str:
-    """JSON in which what a terminal would obey is escaped; json.dumps escapes only below 0x20."""
+    """Escape control characters in JSON; json.dumps only escapes those below 0x20."""
     return re.sub(
         r"[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]",
         lambda match: f"\\u{ord(match[0]):04x}",
@@ -50,8 +50,8 @@ def _escaped(text: str) -> str:
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Row], out: TextIO) -> None:
-    """CSV with a heading; null is an empty field, maps and lists are JSON. Text is written as it
-    is, except to a terminal."""
+    """Write CSV with a heading; null is an empty field, maps and lists are JSON. Control
+    characters in text are replaced on a terminal only."""
     writer = csv.writer(out, lineterminator="\n")
     show = clean if out.isatty() else str
     writer.writerow([show(column) for column in columns])
@@ -68,9 +68,9 @@ def _field(value: Any, show: Any) -> Any:
 def write_arrow(
     schema: pa.Schema, batches: Iterable[pa.RecordBatch], format: str, out: TextIO
 ) -> None:
-    """The bytes of a Parquet or an Arrow IPC file. Raises ConfigError for a terminal."""
+    """Write a Parquet or Arrow IPC file. Raises ConfigError for a terminal."""
     if out.isatty():
-        raise ConfigError(f"--format {format} is not for reading: add > FILE.{format}")
+        raise ConfigError(f"--format {format} is binary: add > FILE.{format}")
     sink = pa.PythonFile(out.buffer, mode="w")
     if format == "parquet":
         with pq.ParquetWriter(sink, schema) as parquet:
@@ -85,7 +85,8 @@ def write_arrow(
 def write_table(
     columns: Sequence[str], rows: Iterable[Row], out: TextIO, limit: int | None = None
 ) -> None:
-    """A table that fits the terminal; after limit rows it says that there are more."""
+    """Write a table that fits the terminal, with at most `limit` rows and a note if there are
+    more."""
     console = terminal(out)
     rows = iter(rows)
     shown = list(islice(rows, limit))
@@ -108,7 +109,7 @@ def write_table(
             console.print(_record(headings, texts))
     if more:
         console.print(
-            f"only the first {limit} rows are shown; --format csv or json gives all", style="dim"
+            f"only the first {limit} rows are shown; --format csv or json writes all", style="dim"
         )
 
 
@@ -123,7 +124,7 @@ def _grid(headings: Sequence[str], cells: list[list[str]], numeric: list[bool]) 
 
 
 def _record(headings: Sequence[str], texts: list[str]) -> Table:
-    """A row too wide for the terminal, one line per column."""
+    """A row that is too wide for the terminal, with one line per column."""
     table = Table.grid("", "", padding=(0, 2))
     for heading, text in zip(headings, texts, strict=True):
         table.add_row(Text(heading, "bold"), Text(text, overflow="fold"))
@@ -132,7 +133,7 @@ def _record(headings: Sequence[str], texts: list[str]) -> Table:
 
 
 def write_facts(facts: Iterable[tuple[str, str]], out: TextIO) -> None:
-    """Names and their values, a line each."""
+    """Write names and values, one line each."""
     table = Table.grid("", "", padding=(0, 2))
     for name, fact in facts:
         table.add_row(Text(one_line(name)), Text(one_line(fact), overflow="fold"))
@@ -140,14 +141,14 @@ def write_facts(facts: Iterable[tuple[str, str]], out: TextIO) -> None:
 
 
 def write_lines(lines: Iterable[str], out: TextIO) -> None:
-    """Sentences, each wrapped at the width of the terminal."""
+    """Write sentences, each wrapped at the width of the terminal."""
     console = terminal(out)
     for line in lines:
         console.print(Text(one_line(line)))
 
 
 def write_statements(text: str, out: TextIO) -> None:
-    """SQL to copy: line by line, never wrapped."""
+    """Write SQL line by line, without wrapping, so that it can be copied."""
     console = terminal(out)
     for line in text.splitlines():
         console.print(Text(one_line(line)), soft_wrap=True)
@@ -158,7 +159,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _cell(value: Any) -> str:
-    """A value for reading: few digits."""
+    """A value as short text."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -175,7 +176,7 @@ def _cell(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON knows it: moments in ISO 8601, bytes in hexadecimal."""
+    """A value as a JSON type: timestamps in ISO 8601, bytes in hexadecimal."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, Mapping):

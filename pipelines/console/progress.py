@@ -1,4 +1,4 @@
-"""Progress that a person sees: a bar on a terminal, a plain line now and then in a log."""
+"""Reports progress: a bar on a terminal, a line from time to time in a log."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from rich.progress import (
 
 from pipelines.console.terminal import Terminal, one_line, terminal
 
-STOPPED = "stopped; the same command again goes on from here"
+STOPPED = "stopped; run the same command again to continue"
 LINE_EVERY_S = 10.0
 QUIET_S = 60.0
-"""After so long without anything done a log says that the job is still there."""
+"""After this long without progress, a log gets a line that the job still runs."""
 
 
 def say(message: str) -> None:
-    """One line for the user, on standard error: standard output is for results."""
+    """Print one line for the user on standard error; standard output is for results."""
     console().print(one_line(message), soft_wrap=True)
 
 
 def console() -> Terminal:
-    """The terminal, or a log, on standard error."""
+    """The console on standard error."""
     return terminal(sys.stderr)
 
 
 def duration(seconds: float) -> str:
-    """A length of time in its two largest units."""
+    """Format a duration in its two largest units."""
     whole = round(seconds)
     for name, size, below, of in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60)):
         if whole >= size:
@@ -61,7 +61,7 @@ class Meter:
         self.done = already
         self.note = ""
         self.open_ended = False
-        """Whether the total may grow."""
+        """True if the total may grow."""
         self._began = self._last = self._updated = time.monotonic()
         self._reported: int | None = None
         """Units done in the last line."""
@@ -102,19 +102,19 @@ class Meter:
 
     @property
     def rate(self) -> float:
-        """Units per second since the meter began."""
+        """Units per second since the start."""
         elapsed = time.monotonic() - self._began
         return (self.done - self.already) / elapsed if elapsed > 0 else math.nan
 
     def expect(self, total: int, open_ended: bool) -> None:
-        """Set the total known so far, and whether it may grow."""
+        """Set the total known so far. open_ended: True if it may grow."""
         self.total, self.open_ended = total, open_ended
         if self._bar is not None:
-            title = f"{self.title}, listing goes on" if open_ended else self.title
+            title = f"{self.title}, listing continues" if open_ended else self.title
             self._bar.update(self._task, total=total, description=title)
 
     def update(self, done: int, note: str = "") -> None:
-        """Set the units done so far (those already done before included)."""
+        """Set the units done so far, including those done before the start."""
         self.done, self.note = done, note
         self._updated = time.monotonic()
         if self._bar is not None:
@@ -137,7 +137,7 @@ class Meter:
         remaining = f", {duration(left)} left" if known else ""
         least = "at least " if self.open_ended else ""
         note = f", {self.note}" if self.note else ""
-        note += f", nothing new for {duration(quiet)}" if quiet >= QUIET_S else ""
+        note += f", no progress for {duration(quiet)}" if quiet >= QUIET_S else ""
         say(
             f"{self.title}: {self.done:,} of {least}{self.total:,} {self.unit}, "
             f"{self.rate:,.0f}/s{remaining}{note}"
@@ -146,7 +146,8 @@ class Meter:
 
 @contextmanager
 def counted(title: str, unit: str) -> Iterator[Callable[[int], None]]:
-    """A callback that shows a count without a known end: live on a terminal, else in lines."""
+    """Yield a callback that shows a count without a known total: live on a terminal, else in
+    lines."""
     screen = console()
     if screen.is_terminal:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

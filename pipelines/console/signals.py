@@ -1,8 +1,7 @@
-"""Ctrl-C and SIGTERM end a command within a second, a job on Ray within three, with status 130 or
-143 and a sentence.
+"""Ends a command within one second of Ctrl-C or SIGTERM, or a Ray job within three seconds.
 
-Python runs its signal handlers in the main thread, and only between its own instructions: a thread
-of C++ in a long query, in a decoder or in a library's network call would not notice for minutes.
+The exit status is 130 or 143. Python runs signal handlers in the main thread, between bytecode
+instructions, so C++ code in a long query, a decoder or a network call could delay them for minutes.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE_S = 0.9
-"""Seconds that a command gets to end by itself."""
+"""Seconds that a command has to end by itself."""
 JOB_PATIENCE_S = 2.0
-"""The same for a job on Ray, which has processes to end: those that it leaves end by themselves."""
+"""The same for a Ray job, which has to end processes; any that remain end by themselves."""
 
 
 class Stopped(SystemExit):
-    """The end of a command that a signal stopped, with its exit status and what to say."""
+    """Raised when a signal stops a command, with the exit status and a sentence to print."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(status)
@@ -37,7 +36,7 @@ class Stopped(SystemExit):
 
 
 def stops_promptly(command: Callable[P, R]) -> Callable[P, R]:
-    """Decorator of a command that leaves nothing half done, so that it may end at any moment."""
+    """Decorator of a command that may end at any moment because it leaves nothing half done."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -48,7 +47,7 @@ def stops_promptly(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def stops_and_resumes(command: Callable[P, R]) -> Callable[P, R]:
-    """Decorator of a job on Ray, which may end at any moment because it resumes."""
+    """Decorator of a Ray job, which may end at any moment because it can resume."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -60,7 +59,7 @@ def stops_and_resumes(command: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def prompt_end(sentence: str = "stopped", patience_s: float = PATIENCE_S) -> Iterator[None]:
-    """While it lasts, a signal ends the process: in order if that is quick, else at once."""
+    """Within this context, a signal ends the process: cleanly if that is quick, else abruptly."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -79,7 +78,7 @@ def prompt_end(sentence: str = "stopped", patience_s: float = PATIENCE_S) -> Ite
     try:
         yield
     except BaseException:
-        if received:  # a library has made an error, or a SystemExit, of its own out of Stopped
+        if received:  # a library may have turned Stopped into another error
             raise Stopped(128 + received[0], sentence) from None
         raise
     finally:
@@ -90,8 +89,8 @@ def prompt_end(sentence: str = "stopped", patience_s: float = PATIENCE_S) -> Ite
 
 
 def _watch(reading: int, sentence: str, patience_s: float) -> None:
-    """Wait for a signal, which C code writes to the pipe even while Python cannot run; then end
-    the process if it is still there after patience_s."""
+    """Wait for a signal, which C code writes to the pipe even if Python code is blocked; then end
+    the process unless it ends itself within patience_s."""
     while number := os.read(reading, 1):
         if number[0] in SIGNALS:
             time.sleep(patience_s)
@@ -100,7 +99,7 @@ def _watch(reading: int, sentence: str, patience_s: float) -> None:
 
 
 def end(stopped: Stopped) -> NoReturn:
-    """End the process at once: libraries take seconds to unload."""
+    """End the process immediately; unloading the libraries would take seconds."""
     remove_private_folders()
     os.write(2, f"{stopped.sentence}\n".encode())
     os._exit(stopped.status)
@@ -108,8 +107,8 @@ def end(stopped: Stopped) -> NoReturn:
 
 @contextmanager
 def kept_handlers() -> Iterator[None]:
-    """Handlers that a library installs meanwhile, such as Ray's, which prints a stack of C++ on
-    SIGTERM, give way again to those of before."""
+    """Restore the signal handlers afterwards, in case a library installs its own. Ray's prints a
+    C++ stack trace on SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,6 +1,6 @@
-"""Standard output that says what is wrong with it: a full disk, an encoding without the character.
+"""Translates errors of standard output, such as a full disk, into one sentence.
 
-Python would report these as a traceback, or after the program's end with a status of its own.
+Python would print a traceback, or report the error after the program has ended.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, TextIO
 from ganad.errors import OutputError
 
 CLOSED_PIPE = 141
-"""Exit status of a program whose reader has gone, as shells give it: 128 + SIGPIPE."""
+"""Exit status if the reader of a pipe has gone: 128 + SIGPIPE, as in shells."""
 
 
 @contextmanager
 def checked_stdout() -> Iterator[None]:
-    """While it lasts, what goes wrong with standard output raises OutputError; a reader that has
-    gone (`| head`) ends the program in silence."""
+    """Within this context, errors of standard output raise OutputError. If the reader of a pipe has
+    gone (`| head`), the program ends silently."""
     before = sys.stdout
     sys.stdout = _Checked(before)
     try:
@@ -37,7 +37,7 @@ def checked_stdout() -> Iterator[None]:
 
 
 class _Checked:
-    """A stream that translates errors of writing."""
+    """A text stream that translates write errors."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -60,7 +60,8 @@ class _Checked:
 
 
 class _CheckedBytes(io.RawIOBase):
-    """The bytes below, for formats that are not text. Closing it leaves standard output open."""
+    """The binary stream below, for formats that are not text. Closing it keeps standard output
+    open."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -100,12 +101,12 @@ def _translated(stream: TextIO) -> Iterator[None]:
             sys.exit(CLOSED_PIPE)
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         raise OutputError(
-            f"standard output cannot be written ({reason}): send it to another place"
+            f"standard output cannot be written ({reason}): redirect it to another place"
         ) from None
 
 
 def _discard(stream: TextIO) -> None:
-    """Send what is still in the buffer nowhere, or Python would fail on it again at its end."""
+    """Discard the buffer; otherwise Python would fail on it again at exit."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):

@@ -325,7 +325,7 @@ def test_a_shard_that_is_cut_off_does_not_stop_the_others(tmp_path):
     ]
     assert (manifest.num_images, manifest.num_errors, manifest.num_damaged) == (7, 2, 2)
     (note,) = manifest.notes
-    assert note.startswith(f"{tmp_path}/1.tar: could not be listed to its end: is damaged")
+    assert note.startswith(f"{tmp_path}/1.tar: could not be listed completely: is damaged")
     # The same if the shell expands the glob.
     sources = [f"{tmp_path}/{number}.tar" for number in range(4)]
     assert write_manifest(sources, str(tmp_path / "four")).num_damaged == 2

@@ -83,7 +83,7 @@ def test_labels_from_a_csv(table, tmp_path):
 
 def test_prices_of_mistakes(table, capsys):
     text = answer(table, cost="1:20")
-    assert re.search(r"at cost 1:20: score >= \S+ costs \S+ an image on these, \S+ on images", text)
+    assert re.search(r"at cost 1:20: score >= \S+ costs \S+ per image on these, \S+ on held", text)
     (whole, *_) = json.loads(answer(table, cost="1:20", format="json"))
     assert whole["cost_per_image"] <= min(whole["cost_flag_nothing"], whole["cost_flag_everything"])
     with pytest.raises(ConfigError, match="^--cost 20 is not FP:FN"):

@@ -104,7 +104,9 @@ def test_a_damaged_shard_is_said_by_the_last_line_and_the_exit_status(tmp_path, 
     assert end.value.code == 1
     said = capsys.readouterr().err
     assert f"{out}: 6 images" in said
-    assert f"{tmp_path}/1.tar: could not be listed to its end: is damaged or not a tar file" in said
+    assert f"{tmp_path}/1.tar: could not be listed completely: is damaged or not a tar file" in said
     assert "ganad: " in said
-    assert "1 shard could not be listed to the end, so images are missing; make the shards" in said
+    assert (
+        "1 shard could not be listed completely, so images are missing; repair the shards" in said
+    )
     assert open_manifest(out).num_errors == 1

@@ -19,7 +19,7 @@ def test_anything_else_is_refused(typed: str) -> None:
 
 def test_models_come_before_the_source() -> None:
     assert split_models(["a", "b", "c/*.tar"]) == (["a", "b"], "c/*.tar")
-    with pytest.raises(ConfigError, match="^model is one word where MODEL and SOURCE are wanted"):
+    with pytest.raises(ConfigError, match="^model is only one of MODEL and SOURCE"):
         split_models(["model"])
 
 
@@ -27,5 +27,7 @@ def test_models_come_before_the_source() -> None:
 def test_a_glob_that_the_shell_expanded_is_to_be_quoted(name: str) -> None:
     """It said that the first shard was no saved model."""
     ending = name.rpartition(".")[2]
-    with pytest.raises(ConfigError, match=rf"shards/{name} is not a saved model .*/\*\.{ending}'"):
+    with pytest.raises(
+        ConfigError, match=rf"shards/{name} is a file, not a saved model.*/\*\.{ending}'"
+    ):
         split_models(["model", f"shards/{name}", f"shards/2{name}"])

@@ -252,7 +252,7 @@ def test_images_of_an_answer_are_copied(image_folder, tmp_path, capsys):
     text = answer(folder, top=3, copy_to=str(tmp_path / "copies"))
     assert "good/007.png" in text
     assert len(list((tmp_path / "copies").glob("*.png"))) == 3
-    assert "3 images copied; rows.csv says which is which" in capsys.readouterr().err
+    assert "3 images copied; rows.csv lists their rows" in capsys.readouterr().err
     answer(folder, "SELECT * FROM scores LIMIT 2", link_to=str(tmp_path / "links"))
     assert len(list((tmp_path / "links").glob("*.png"))) == 2
     with pytest.raises(QueryError, match=r"^--copy-to .* needs the column member"):
@@ -279,11 +279,11 @@ def test_the_last_word_is_sql_unless_it_is_a_place(words, tables, sql):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"top": 3, "budget": 3}, ConfigError, "^--top and --budget flag images in different"),
-        ({"sql": "SELECT 1", "fdr": 0.1}, QueryError, "^--fdr and SQL are two ways"),
-        ({"copy_to": "a", "link_to": "b"}, ConfigError, "^--copy-to and --link-to both"),
+        ({"top": 3, "budget": 3}, ConfigError, "^--top and --budget cannot be combined"),
+        ({"sql": "SELECT 1", "fdr": 0.1}, QueryError, "^--fdr and SQL cannot be combined"),
+        ({"copy_to": "a", "link_to": "b"}, ConfigError, "^--copy-to and --link-to cannot"),
         ({"budget": 0}, ConfigError, "^--budget 0 asks for no images"),
-        ({"sql": "SELECT 1", "top": 3}, QueryError, "^--top and SQL are two ways to ask"),
+        ({"sql": "SELECT 1", "top": 3}, QueryError, "^--top and SQL cannot be combined"),
         ({"sql": "SELECT 1", "where": "true"}, QueryError, "^--where and SQL"),
         ({"where": "skore > 1"}, QueryError, '^"--where skore > 1": Binder Error'),
         ({"where": "true; DROP VIEW scores"}, QueryError, '^"--where true; DROP VIEW scores"'),

@@ -19,7 +19,7 @@ def test_a_page_is_written(tmp_path):
 
 
 def test_a_name_that_is_no_page_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"^--out page.pdf is no HTML file"):
+    with pytest.raises(ConfigError, match=r"^--out page.pdf is not an HTML file"):
         report(str(tmp_path), "page.pdf")
 
 

@@ -51,7 +51,7 @@ def test_an_unfinished_table(
     copy = tmp_path / "table"
     shutil.copytree(table, copy)
     shutil.rmtree(copy / "_runs")
-    assert "unfinished: 59 of 59 images; the same ganad score" in shown(copy, capsys)
+    assert "unfinished: 59 of 59 images; run the same ganad score" in shown(copy, capsys)
 
 
 def test_the_run_of_a_model_has_the_work_in_it(table: Path) -> None:

@@ -225,10 +225,10 @@ def test_two_jobs_have_two_names(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "says"),
     [
         ("--print-rayjob -- " + TRAIN, r"^ganad: --print-rayjob needs --image"),
-        ("--image x -- " + TRAIN, r"^ganad: --image .* add --print-rayjob"),
+        ("--image x -- " + TRAIN, r"^ganad: --image .* need --print-rayjob"),
         (
             "--print-rayjob --image x -- " + TRAIN + " --config {toml}",
-            r"^ganad: --config names a file of this machine.* --set",
+            r"^ganad: --config names a local file.* --set",
         ),
     ],
 )

@@ -187,7 +187,7 @@ def test_an_address_without_a_cluster_is_reported(other_server: str) -> None:
         JobServer("http://127.0.0.1:9")
     with pytest.raises(ClusterError, match=r"^--address head:6379 is not the address of a job"):
         JobServer("head:6379")
-    with pytest.raises(ClusterError, match=r"answers, but is not Ray's job server"):
+    with pytest.raises(ClusterError, match=r"answers, but is not a Ray job server"):
         JobServer(other_server)
 
 
@@ -247,16 +247,16 @@ def test_a_job_that_fails_says_why_and_gives_its_status(cluster: Any, tmp_path: 
     done = cluster.ganad("submit", "--", "show", str(tmp_path))
     assert done.returncode == 1
     assert f"ganad: {tmp_path}" in done.stdout
-    assert "has failed; the same command again continues it" in done.stderr
+    assert "has failed; submit the same command again to continue" in done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "says"),
     [
-        ({"RAY_AUTH_TOKEN_PATH": ""}, "asks for a token"),
-        ({"RAY_AUTH_TOKEN": "of another cluster"}, "does not know this token"),
-        ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, "asks for a token"),
+        ({"RAY_AUTH_TOKEN_PATH": ""}, "needs a token"),
+        ({"RAY_AUTH_TOKEN": "of another cluster"}, "rejects this token"),
+        ({"RAY_AUTH_TOKEN_PATH": "/nowhere"}, "needs a token"),
     ],
 )
 def test_a_request_without_the_token_is_refused_in_one_sentence(
@@ -340,11 +340,11 @@ def test_ctrl_c_detaches_and_the_same_command_comes_back(
     user.send_signal(signal.SIGINT)
     said = user.communicate(timeout=60)[1]
     assert user.returncode == 130
-    (back,) = re.findall(r"goes on without this terminal. To come back: ganad (.*)", said)
+    (back,) = re.findall(r"keeps running. To follow it again: ganad (.*)", said)
     job = back.split()[1]
     again = cluster.ganad("submit", "--detach", "--", *train)
     assert again.returncode == 0
-    assert f"{job} does this already" in again.stderr
+    assert f"{job} already runs this command" in again.stderr
     other = cluster.ganad("submit", "--", *train, "--set", "width=16")
     assert other.returncode == 1
     assert re.match(rf"ganad: --out {model} is being written by the job {job}", other.stderr)
@@ -354,7 +354,7 @@ def test_ctrl_c_detaches_and_the_same_command_comes_back(
     logs = cluster.ganad("logs", job)
     assert logs.returncode == 1
     assert "has been stopped" in logs.stderr
-    assert "stopped; the same command again goes on from here" in logs.stdout + logs.stderr
+    assert "stopped; run the same command again to continue" in logs.stdout + logs.stderr
     assert "Traceback" not in logs.stdout + logs.stderr
     node = cluster.add()
     try:

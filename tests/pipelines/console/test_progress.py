@@ -52,7 +52,7 @@ def test_a_job_that_waits_says_so(
     monkeypatch.setattr(progress, "QUIET_S", 0.05)
     with Meter("scoring", 1000, "images") as meter:
         meter.update(10)
-        said = until(capsys, "nothing new for")
+        said = until(capsys, "no progress for")
     assert "scoring: 10 of 1,000 images" in said
 
 

@@ -37,7 +37,8 @@ def test_a_full_disk_is_one_line(write):
         result = run(write, full)
     assert result.returncode == 1
     assert result.stderr == (
-        "standard output cannot be written (No space left on device): send it to another place\n"
+        "standard output cannot be written (No space left on device): redirect it to another "
+        "place\n"
     )
 
 

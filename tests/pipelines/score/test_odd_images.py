@@ -86,8 +86,8 @@ def test_a_cut_shard_among_others_is_a_row_and_the_exit_status_and_show_tell(
         main(["score", model, f"{tmp_path}/*.tar", "--out", table, "--no-gpu"])
     assert end.value.code == 1
     said = capsys.readouterr().err
-    assert f"{tmp_path}/1.tar: could not be listed to its end: is damaged or not a tar" in said
-    assert f"{tmp_path}/*.tar: 1 of its shards could not be listed to the end" in said
+    assert f"{tmp_path}/1.tar: could not be listed completely: is damaged or not a tar" in said
+    assert f"{tmp_path}/*.tar: 1 of its shards could not be listed completely" in said
     rows = ScoreTable(table).query("SELECT name, error FROM scores").to_pylist()
     errors = {row["name"]: row["error"] for row in rows}
     assert len(errors) == 6

@@ -69,7 +69,7 @@ def test_it_ends_at_once_and_leaves_no_process_and_no_session_folder(
         driver.kill()
         driver.wait()
     assert (tmp_path / "said").read_text().splitlines()[-1] == (
-        "stopped; the same command again goes on from here"
+        "stopped; run the same command again to continue"
     )
     assert seconds < 10  # under three on a machine that is free
     deadline = time.monotonic() + 60

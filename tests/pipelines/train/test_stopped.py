@@ -31,5 +31,5 @@ def test_a_signal_ends_a_training_with_a_sentence(
     assert time.monotonic() - began < 10  # under three seconds on a machine that is free
     assert training.returncode == 128 + number
     lines = (tmp_path / "said").read_text().splitlines()
-    assert lines[-1] == "stopped; the same command again goes on from here"
+    assert lines[-1] == "stopped; run the same command again to continue"
     assert not [line for line in lines if line.startswith("***")], "a stack of C++"
