@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ganad.detectors import find
-from ganad.report.training_page import gather
+from ganad.report.training_page import gather_training_page
 from ganad.training.fit import fit
 from ganad.training.flat import why_flat
 from tests.ganad.detectors.small import GRADIENT, MAPS, digits, small
@@ -21,7 +21,7 @@ def signs(name: str, out: Path, **keys: Any) -> tuple[list[str], str]:
     model = fit(name, digits(80), out=str(out), precision="float32", **values)
     events = [entry["event"] for entry in model.training["history"] if "event" in entry]
     flat = [event for event in events if event.startswith("collapse: held-out images are rebuilt")]
-    return flat, gather(str(out)).facts["signs of collapse"]
+    return flat, gather_training_page(str(out)).facts["signs of collapse"]
 
 
 @pytest.mark.parametrize("name", ["ganomaly", "skip_ganomaly", "autoencoder"])
