@@ -15,6 +15,7 @@ from ganad.archive.parquets import IMAGE_COLUMNS, LARGE_GROUP, is_parquet, open_
 from ganad.archive.rows import Row, image_id, loose_row
 from ganad.archive.tars import COMPRESSED, Listed, compressed, is_tar, listed_ahead
 from ganad.archive.uri_lists import UriList, is_list
+from ganad.archive.verdicts import is_verdicts
 from ganad.archive.walk import (
     GROUND_TRUTH,
     File,
@@ -142,6 +143,8 @@ class Listing:
     @cached_property
     def is_list(self) -> bool:
         """True for a file of URIs, which may repeat images and name those of other sources."""
+        if is_verdicts(self._uri):
+            return True
         if not (is_csv(self._uri) or is_parquet(self._uri)) or not self._is_file(self._uri):
             return False
         try:

@@ -19,6 +19,7 @@ from ganad.archive.layout import Layout, Surroundings, has_normal, is_normal
 from ganad.archive.parquets import DAMAGE, ImageFile, is_parquet, open_images
 from ganad.archive.rows import Row, image_id, loose_row
 from ganad.archive.tars import Listed, Member, listed_ahead
+from ganad.archive.verdicts import is_verdicts, read_verdicts
 from ganad.archive.walk import stat_file
 from ganad.errors import ArchiveError, ConfigError
 from ganad.storage import files as storage
@@ -52,7 +53,10 @@ class UriList:
         self._labels = {label for label in labels if label is not None}
 
     def _read(self, uri: str) -> Iterator[Entry]:
-        lines = self._csv_lines(uri) if is_csv(uri) else self._parquet_lines(uri)
+        if is_verdicts(uri):
+            lines = self._verdicts(uri)
+        else:
+            lines = self._csv_lines(uri) if is_csv(uri) else self._parquet_lines(uri)
         for where, cells in lines:
             key = next(name for name in URI_COLUMNS if name in self._columns)
             path, member = cells.get(key, "").strip(), cells.get("member", "") or None
@@ -61,6 +65,12 @@ class UriList:
             short = path.rpartition("/")[2] if member else path.removeprefix("./")
             name = cells.get("name") or (f"{short}#{member}" if member else short)
             yield Entry(beside(uri, path), member, name, facts_of(uri, where, cells))
+
+    def _verdicts(self, uri: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """Verdicts given in ganad browse: a false alarm is a normal image."""
+        self._columns = ("uri", "member", "name", "label", "abnormal")
+        for verdict in read_verdicts(uri).values():
+            yield verdict.name, {name: getattr(verdict, name) for name in self._columns}
 
     def _csv_lines(self, uri: str) -> Iterator[tuple[str, Mapping[str, str]]]:
         for line, cells in read_csv(uri, lambda names: self._check(uri, names)):
@@ -161,9 +171,9 @@ class UriList:
 
 
 def is_list(uri: str) -> bool:
-    """True for a CSV, and for a Parquet file with a column uri and no column of bytes. Raises
-    ArchiveError for a damaged file."""
-    if is_csv(uri):
+    """True for a CSV, for verdicts, and for a Parquet file with a column uri and none of bytes.
+    Raises ArchiveError if it is damaged."""
+    if is_csv(uri) or is_verdicts(uri):
         return True
     if not is_parquet(uri) or open_images(uri) is not None:
         return False

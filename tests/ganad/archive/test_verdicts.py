@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from ganad.archive.labels import read_labels
+from ganad.archive.manifest import write_manifest
 from ganad.archive.verdicts import (
     DEFECT,
     FALSE_ALARM,
@@ -75,3 +76,28 @@ def test_verdicts_are_labels(tmp_path):
     for uri in (folder, folder / "1.csv"):
         found = {row.key: (row.label, row.abnormal) for row in read_labels(str(uri))}
         assert found == {"/a/1.png": ("defect", True), "x/2.png": ("good", False)}
+
+
+def test_verdicts_are_a_source_and_what_was_taken_back_is_not_in_it(tmp_path):
+    (tmp_path / "_verdicts").mkdir()
+    rows = {}
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.png").write_bytes(b"x")
+        uri = str(tmp_path / f"{name}.png")
+        rows[name] = {"image_id": name, "uri": uri, "member": None, "name": f"{name}.png"}
+    sessions = {
+        "1": [Verdict.of(rows["a"], DEFECT, "Ada", "m"), Verdict.of(rows["b"], DEFECT, "Ada", "m")],
+        "2": [
+            Verdict.of(rows["a"], FALSE_ALARM, "Bob", "m"),
+            Verdict.of(rows["c"], DEFECT, "Bob", "m"),
+            Verdict.of(rows["c"], "", "Bob", "m"),
+        ],
+    }
+    for session, lines in sessions.items():
+        with open(tmp_path / "_verdicts" / f"{session}.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(HEADER)
+            writer.writerows(vars(line).values() for line in lines)
+    manifest = write_manifest([str(tmp_path / "_verdicts")], str(tmp_path / "manifest"))
+    found = {row["name"]: (row["label"], row["abnormal"]) for row in manifest.table().to_pylist()}
+    assert found == {"a.png": ("good", False), "b.png": ("defect", True)}
