@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ganad.errors import ConfigError
 from ganad.features.folding import folded
 from ganad.features.records import SUCH_AS, describe, native_size
+from ganad.features.shared import Sharing
 from ganad.features.weights import create, first_line, source
 
 SAME = 1e-4
@@ -107,7 +108,7 @@ class _Seen(Exception):
     """The last stage needed has given its output; the rest of the network need not run."""
 
 
-class FeatureExtractor(nn.Module):
+class FeatureExtractor(Sharing):
     """A frozen timm network without its classifier, always in eval mode.
 
     name: as timm has it, with or without a tag. image_size: side in pixels. levels: which levels
@@ -188,7 +189,18 @@ class FeatureExtractor(nn.Module):
         # (x/2 + 1/2 − mean) / std, and the broadcast over three channels, in one pass
         scaled = torch.addcmul((0.5 - self.mean) / self.std, images, 0.5 / self.std)
         scaled = scaled.contiguous(memory_format=torch.channels_last)
-        return self._run(self._faster(scaled[:1]), scaled, list(self.dimensions), take)
+        network = self._faster(scaled[:1])
+        if self.shared is None:
+            return self._run(network, scaled, list(self.dimensions), take)
+        device = scaled.device.type
+        precision = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        return self.shared.get(
+            scaled,
+            (network is self.network, precision),
+            list(self.dimensions),
+            take,
+            partial(self._run, network, scaled),
+        )
 
     def _apply(self, fn: Any, recurse: bool = True) -> FeatureExtractor:
         self._fast.clear()  # it would stay on the old device
@@ -210,6 +222,10 @@ class FeatureExtractor(nn.Module):
             )
             self._fast.append(fast if same else self.network)
         return self._fast[0]
+
+    @property
+    def all_levels(self) -> list[str]:
+        return list(self._paths)
 
     @property
     def digest(self) -> str:

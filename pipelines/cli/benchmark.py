@@ -244,3 +244,25 @@ def start(
 
     rows = run(rounds, workers, model)
     write_table(list(rows[0]), rows, sys.stdout)
+
+
+@benchmarks.command()
+def sharing(
+    models_and_source: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL... SOURCE", help="Models with the same backbone; images."),
+    ],
+    num: Annotated[int, typer.Option(min=1, help="Images that are scored.")] = 256,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each way.")] = 3,
+    cores: Annotated[int, typer.Option(min=1, help="Threads.")] = 1,
+) -> None:
+    """Models that share the pass of their backbone, beside each by itself.
+
+    Example: ganad benchmark sharing gaussian knn parts/test
+    """
+    from pipelines.benchmark.sharing import sharing as run
+    from pipelines.console.output import write_table
+
+    *models, source = models_and_source
+    rows = run(models, source, num, rounds, cores)
+    write_table(list(rows[0]), rows, sys.stdout)

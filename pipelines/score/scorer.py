@@ -8,21 +8,17 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 import ray
 
 from ganad.scores.files import ScoreFile
 from ganad.scores.parts import write_part
-from ganad.scores.rows import score_rows
 from ganad.storage import files as storage
 from ganad.storage.retry import JOB_PATIENCE_S, patiently
 from pipelines.passes.worker import DecodedUnit, ModelWorker
-
-if TYPE_CHECKING:
-    from ganad.model import Model
 
 
 class Scorer(ModelWorker):
@@ -32,6 +28,10 @@ class Scorer(ModelWorker):
         self, models: Sequence[str], num_threads: int, table: str, engines: Sequence[str] = ()
     ) -> None:
         self.load_models(models, num_threads, engines)
+        # Not above: the driver names this class and needs no torch.
+        from ganad.scores.together import groups
+
+        self.groups = groups(self.models)
         self.table = table
         self.process = {
             "host": socket.gethostname(),
@@ -45,12 +45,7 @@ class Scorer(ModelWorker):
         notes: list[dict[str, Any]] = []
         failures: Counter[str] = Counter()
         write_s, retried = 0.0, list[str]()
-        for model in self.models:
-            number = images.unit.number
-            file = ScoreFile(self.table, model.id, number, number)
-            if storage.exists(file.uri):
-                continue
-            scored, note = self._score(model, images)
+        for file, scored, note in self._missing(images):
             if not notes:
                 note |= images.decoding
                 failures.update(error for error in scored["error"].to_pylist() if error)
@@ -70,16 +65,31 @@ class Scorer(ModelWorker):
         }
         return {"report": json.dumps(report)}
 
-    def _score(self, model: Model, images: DecodedUnit) -> tuple[pa.Table, dict[str, Any]]:
-        """Rows of the table, and the note of this work."""
-        began = time.perf_counter()
-        size = self.preprocessings.index(model.preprocessing)
-        scored = score_rows(model, images.rows, [row[size] for row in images.decoded])
-        return scored, {
+    def _missing(self, images: DecodedUnit) -> Iterator[tuple[ScoreFile, pa.Table, dict[str, Any]]]:
+        """The files of the unit that are not there: what they hold, and the note of the work."""
+        from ganad.scores.together import score_together
+
+        number = images.unit.number
+        for group in self.groups:
+            files = {
+                position: ScoreFile(self.table, self.models[position].id, number, number)
+                for position in group
+            }
+            wanted = [position for position, file in files.items() if not storage.exists(file.uri)]
+            if not wanted:
+                continue
+            models = [self.models[position] for position in wanted]
+            size = self.preprocessings.index(models[0].preprocessing)
+            found = score_together(models, images.rows, [row[size] for row in images.decoded])
+            for position, (scored, seconds) in zip(wanted, found, strict=True):
+                yield files[position], scored, self._note(images, seconds)
+
+    def _note(self, images: DecodedUnit, score_s: float) -> dict[str, Any]:
+        return {
             "rows": images.unit.num,
             "began": images.decoding["began"],
             "ended": time.time(),
-            "score_s": time.perf_counter() - began,
+            "score_s": score_s,
             "first": images.rows[0]["name"],
             **self.process,
         }
