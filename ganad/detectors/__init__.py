@@ -36,6 +36,7 @@ DETECTORS = {
     "padim": "maps.padim:Padim",
     "patchcore": "maps.patchcore:Patchcore",
     "dictionary": "maps.dictionary:Dictionary",
+    "deep_anomaly": "maps.deep_anomaly:DeepAnomaly",
     "autoencoder": "reconstruction.autoencoder:Autoencoder",
     "vae": "reconstruction.vae:Vae",
     "pixelcnn": "likelihood.pixelcnn:PixelCnn",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ganad.batch.config import AugmentedFit
 from ganad.detectors.config import DetectorConfig, Precision
+from ganad.errors import ConfigError
 from ganad.features.settings import MapBackbone, with_native_size
 
 
@@ -41,6 +42,47 @@ class PadimConfig(MapConfig):
     784 places take 31 MB to score, and as much again to add images later."""
     epsilon: float = Field(default=0.01, gt=0)
     """ε, in units of the channels' variance over all places."""
+
+
+class DeepAnomalyBackbone(MapBackbone):
+    """The frozen network of Deep-Anomaly."""
+
+    finest: ClassVar[int] = 8
+    coarsest: ClassVar[int] = 8
+
+    levels: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Stages to use; left out = the last one with a place for every 8×8 pixels (as has the second
+    convolution of AlexNet, which the paper takes)."""
+
+
+class DeepAnomalyConfig(MapConfig):
+    """Defaults: quantiles and a sparse autoencoder that need no labels."""
+
+    backbone: DeepAnomalyBackbone = DeepAnomalyBackbone()
+    alpha: float = Field(default=0.95, gt=0, lt=1)
+    """Share of held-out normal places that the first Gaussian calls normal; also the share of its
+    doubtful ones that the second does."""
+    beta: float = Field(default=0.999, gt=0, lt=1)
+    """Share of held-out normal places that the first Gaussian does not call abnormal."""
+    hidden: int = Field(default=100, ge=1)
+    """Units of the sparse autoencoder."""
+    sparsity: float = Field(default=0.05, gt=0, lt=1)
+    """ρ: mean activation of a hidden unit (Ng, "Sparse autoencoder", 2011)."""
+    sparsity_weight: float = Field(default=3.0, ge=0)
+    """Weight of the sparsity penalty in the loss (Ng's exercise)."""
+    steps: int = Field(default=1_000, ge=1)
+    """Steps of the autoencoder's training, each on 1,024 places."""
+    max_places: int = Field(default=100_000, ge=2)
+    """Places kept to train the autoencoder, and as many for the thresholds; of more, a random
+    sample drawn from seed."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.alpha >= self.beta:
+            raise ConfigError(
+                f"alpha={self.alpha} is not less than beta={self.beta}: lower alpha or raise beta"
+            )
+        return self
 
 
 class PatchcoreBackbone(MapBackbone):

@@ -32,6 +32,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ocsvm": {"backbone": BACKBONE},
     "padim": {"backbone": BACKBONE, "num_channels": 10},
     "patchcore": {"backbone": BACKBONE, "entries": 100},
+    "deep_anomaly": {"backbone": BACKBONE, "hidden": 20, "steps": 100},
     "dictionary": {"backbone": BACKBONE, "entries": 20},
 }
 GRADIENT = [name for name in DETECTORS if issubclass(find(name), GradientDetector)]

@@ -14,8 +14,9 @@ KEYS: dict[str, dict[str, Any]] = {
     "padim": {"num_channels": 20},
     "patchcore": {"entries": 200},
     "dictionary": {"entries": 50},
+    "deep_anomaly": {"hidden": 20, "steps": 100},
 }
-OUTLIERS = ["padim", "patchcore"]
+OUTLIERS = ["padim", "patchcore", "deep_anomaly"]
 """These see noise in smooth images; others are tried on what they are good at."""
 EXACT = ["padim", "patchcore"]
 """These draw no places by a hash of an image's pixels, which differs between grey and colour."""
@@ -98,7 +99,7 @@ def test_an_unfitted_model_can_be_saved_and_gives_no_number(name: str, tmp_path:
 
 @pytest.mark.parametrize("name", KEYS)
 def test_windows_are_scored_and_their_maps_put_together(name: str) -> None:
-    images = draw(6)
+    images = draw(20)
     model = fitted(name, images, image_size=SIZE, patch={"size": 32})
     scores = model.score(images[:2], maps=True)
     assert scores.maps is not None
@@ -109,7 +110,7 @@ def test_windows_are_scored_and_their_maps_put_together(name: str) -> None:
 
 @pytest.mark.parametrize("name", KEYS)
 def test_the_score_can_be_the_mean_over_all_places(name: str) -> None:
-    images = draw(8)
+    images = draw(20)
     model = fitted(name, images, image_score="mean")
     places, _ = model.score_places(model.raw_maps(images[:2]))
     np.testing.assert_allclose(model.score(images[:2]).score, places.mean((1, 2)), rtol=1e-4)
