@@ -18,6 +18,9 @@ import fsspec
 from ganad.storage.reasons import code_of, translated
 
 _KEYS_PER_PAGE = 1000  # the most that S3 gives
+ATTEMPTS = 3
+"""Attempts of a request. They take about two seconds if nothing answers, so a typing error in the
+endpoint is reported at once; ganad.storage.retry waits for long outages."""
 
 
 def client() -> fsspec.AbstractFileSystem:
@@ -36,16 +39,14 @@ def _client(pid: int, settings: tuple[tuple[str, str], ...]) -> fsspec.AbstractF
         "s3",
         skip_instance_cache=True,
         use_listings_cache=False,
-        # Three attempts take about two seconds if nothing answers, so a typing error in the
-        # endpoint is reported at once. ganad.storage.retry waits for long outages.
         config_kwargs={
-            "retries": {"mode": "standard", "max_attempts": 3},
+            "retries": {"mode": "standard", "max_attempts": ATTEMPTS},
             "connect_timeout": 10,
             "read_timeout": 20,
         },
     )
     # Its own attempts multiply with those above: by default, minutes on a dead network.
-    filesystem.retries = 2
+    filesystem.retries = max(1, ATTEMPTS - 1)
     return filesystem
 
 

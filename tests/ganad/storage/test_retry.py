@@ -12,10 +12,17 @@ from ganad.errors import ArchiveError, Outage
 from ganad.images.decode import Preprocessing
 from ganad.images.load import load_images
 from ganad.storage import retry as patience
+from ganad.storage import s3 as s3_module
 from ganad.storage.retry import answers, patiently
 from tests.proxy import Proxy
 
 GREY = Preprocessing(image_size=4, channels=1)
+
+
+@pytest.fixture(autouse=True)
+def one_attempt(monkeypatch):
+    """The client's own attempts take seconds each, and are not what is tested here."""
+    monkeypatch.setattr(s3_module, "ATTEMPTS", 1)
 
 
 @pytest.fixture
