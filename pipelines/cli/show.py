@@ -43,8 +43,12 @@ def _lines_of_model(folder: str) -> list[tuple[str, str]]:
         **_facts(info["facts"]),
         **_facts(training),
     }
-    if history and history[-1] != info["facts"]:
-        lines["last of training"] = _text(history[-1])
+    epochs = [entry for entry in history if "event" not in entry]
+    if epochs and epochs[-1] != info["facts"]:
+        lines["last of training"] = _text(epochs[-1])
+    events = [f"step {entry['step']}: {entry['event']}" for entry in history if "event" in entry]
+    if events:
+        lines["warnings"] = f"{len(events)}, the last at {events[-1]}"
     if calibration is None:
         lines["calibration"] = "none: scores have no p-values"
     else:

@@ -92,14 +92,16 @@ def test_a_score_depends_on_the_model_and_that_image_alone(case: str, precision:
 def test_a_batch_that_is_not_filled_up_gives_the_same_scores(name: str) -> None:
     channels = 1 if name in GRADIENT else 3
     model = small(name, channels=channels, precision="float32")
-    images = random_images(12, channels)
+    fitted_on, images = random_images(24, channels).split(12)
     if isinstance(model, StatisticsDetector):
-        fit_statistics(model, InMemory(images))
+        fit_statistics(model, InMemory(fitted_on))
     model.eval()
+    # A score may be near zero: the difference counts beside the spread of the scores, too.
+    atol = 1e-4 * float(np.ptp(model.score(images).score))
     for num in (1, 3):
         filled = model.score(images[:num], maps=True)
         alone = model.score(images[:num], maps=True, pad=False)
-        np.testing.assert_allclose(alone.score, filled.score, rtol=1e-5)
+        np.testing.assert_allclose(alone.score, filled.score, rtol=1e-5, atol=atol)
         for term, values in filled.terms.items():
             np.testing.assert_allclose(alone.terms[term], values, rtol=1e-5, atol=1e-6)
 

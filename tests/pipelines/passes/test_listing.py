@@ -106,7 +106,7 @@ def test_scoring_begins_before_the_listing_ends(
         in_the_middle(patch, wait_for_scores)
         (run,) = score([model], [str(archive)], str(table), gpu=False).values()
     assert seen["files"] >= 1
-    assert seen["show"].startswith("unfinished: 16 images so far, listing goes on")
+    assert seen["show"].startswith("unfinished: 16 images so far, listing continues")
     assert "of at least" in capsys.readouterr().err
     assert [part.num_rows for part in open_manifest(str(table / "_manifest")).parts] == [
         *(16, 16, 16, 8)

@@ -124,4 +124,4 @@ def test_what_cannot_be_added_to_is_told(
         )
     with pytest.raises(SystemExit):
         main(["train", "gaussian", "x", "--out", "y", "--add-to", "m", "--set", "seed=1"])
-    assert "--add-to m brings its own settings" in capsys.readouterr().err
+    assert "--add-to m has its own settings" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_a_score_depends_on_the_model_and_that_image_alone(detector: MapDetector
     order = torch.randperm(40, generator=torch.Generator().manual_seed(2))
     shuffled = detector.score(images[order])
     np.testing.assert_allclose(shuffled.score, together.score[order.numpy()], rtol=1e-5)
-    np.testing.assert_array_equal(detector.score(images).score, together.score)
+    np.testing.assert_allclose(detector.score(images).score, together.score, rtol=1e-6)
 
 
 @pytest.mark.parametrize("detector", OUTLIERS, indirect=True)
@@ -71,13 +71,15 @@ def test_a_defect_raises_the_score_and_is_hottest_where_it_is(
 ) -> None:
     images = draw(6, seed=1)
     broken = images.clone()
-    broken[:, :, 40:56, 8:24] = torch.randint(0, 256, (6, 3, 16, 16)).byte()
-    before, after = detector.score(images), detector.score(broken, maps=True)
+    noise = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    broken[:, :, 40:56, 8:24] = (255 * noise).byte()
+    before, after = detector.score(images, maps=True), detector.score(broken, maps=True)
     assert (after.score > before.score).all()
+    assert before.maps is not None
     assert after.maps is not None
     assert after.maps.shape == (6, SIZE, SIZE)
     assert after.maps.dtype == np.float32
-    for one in after.maps:
+    for one in after.maps - before.maps:
         top, left = np.unravel_index(one.argmax(), one.shape)
         assert 36 <= top < 60
         assert 4 <= left < 28
@@ -86,7 +88,9 @@ def test_a_defect_raises_the_score_and_is_hottest_where_it_is(
 def test_a_saved_model_scores_alike(detector: MapDetector[Any, Any], tmp_path: Any) -> None:
     images = draw(3, seed=1)
     again = load(Model(detector, None).save(str(tmp_path)))
-    np.testing.assert_array_equal(again.score(images).score, detector.score(images).score)
+    # The loaded numbers lie elsewhere in memory, and vector code rounds by alignment.
+    expected = detector.score(images).score
+    np.testing.assert_allclose(again.score(images).score, expected, rtol=1e-6)
     assert {**again.detector.facts(), "weights": ""} == {**detector.facts(), "weights": ""}
     assert detector.facts()["num_images"] == 40
 
