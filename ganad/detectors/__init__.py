@@ -39,6 +39,7 @@ DETECTORS = {
     "deep_anomaly": "maps.deep_anomaly:DeepAnomaly",
     "autoencoder": "reconstruction.autoencoder:Autoencoder",
     "vae": "reconstruction.vae:Vae",
+    "student": "distillation.student:Student",
     "pixelcnn": "likelihood.pixelcnn:PixelCnn",
     "pixelrnn": "likelihood.pixelrnn:PixelRnn",
     "anogan": "gan.anogan:Anogan",

@@ -83,7 +83,7 @@ class GradientDetector(Detector[GradientConfigT]):
     """A detector whose networks are trained step by step.
 
     They see pixels in [-1, 1], or, with representation = "maps", standardised dense maps of a
-    frozen network, which is part of the model:
+    frozen network, which is part of the model (or see pixels and learn from such maps):
 
         raw = detector.represent(images)     # once per image; may be kept
         detector.maps.fit(moments)           # of the training images' raw maps
@@ -94,7 +94,11 @@ class GradientDetector(Detector[GradientConfigT]):
     num_validated: ClassVar[int] = 256
     """Held-out images that are scored after each epoch, at most."""
     rebuilds: ClassVar[bool] = True
-    """False if reconstruct() gives pictures that are not meant to be those of its inputs."""
+    """False if reconstruct() gives pictures that are not meant to be those of its inputs, or if
+    there are none."""
+    sees_maps: ClassVar[bool] = True
+    """False if the networks see pixels even where there is a frozen network, whose maps they learn:
+    these are made in each step and not kept."""
 
     def __init__(self, config: GradientConfigT, load_weights: bool = True) -> None:
         """load_weights: read the weights of the frozen network, if there is one."""
@@ -151,21 +155,25 @@ class GradientDetector(Detector[GradientConfigT]):
     def represent(self, images: Tensor) -> Tensor:
         """uint8 images (n, c, h, w) -> what may be kept of them for training: the images
         themselves, or raw maps, float16 (n, C, grid, grid)."""
-        return images if self.maps is None else self._raw_maps(self.prepare(images))
+        kept_as_they_are = self.maps is None or not self.sees_maps
+        return images if kept_as_they_are else self.raw_maps(self.prepare(images))
 
     def inputs(self, images: Tensor, vary: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """uint8 images, or raw maps that represent() has made of them -> what the networks see,
         float32. vary changes images in [-1, 1] first; raw maps cannot be varied."""
         if self.maps is not None and images.dtype == torch.float16:
-            return self._standardised(images.to(self.device))
+            return self.standardised(images.to(self.device))
         prepared = self.prepare(images)
         if vary is not None:
             prepared = vary(prepared)
-        return prepared if self.maps is None else self._standardised(self._raw_maps(prepared))
+        if self.maps is None or not self.sees_maps:
+            return prepared
+        return self.standardised(self.raw_maps(prepared))
 
     @torch.no_grad()
-    def _raw_maps(self, prepared: Tensor) -> Tensor:
-        """In batches of one size, so that maps made again are the maps that were kept."""
+    def raw_maps(self, prepared: Tensor) -> Tensor:
+        """Prepared images -> raw maps of the frozen network, float16 (n, C, grid, grid). In batches
+        of one size, so that maps made again are the maps that were kept."""
         assert self.maps is not None
         parts = []
         for some in prepared.split(MAPS_BATCH):
@@ -175,14 +183,15 @@ class GradientDetector(Detector[GradientConfigT]):
             parts.append(raw[:num].clamp(-LARGEST_HALF, LARGEST_HALF).half())
         return torch.cat(parts)
 
-    def _standardised(self, raw: Tensor) -> Tensor:
+    def standardised(self, raw: Tensor) -> Tensor:
+        """Raw maps -> float32, each channel with mean 0 and spread 1 over the training images."""
         assert self.maps is not None
         seen = self.maps.standardise(raw.float())
         return seen.contiguous(memory_format=torch.channels_last)
 
     def score_batch(self, images: Tensor, ids: Sequence[str], maps: bool) -> BatchScores:
         x = self.inputs(images)
-        if self.scale is None:
+        if self.scale is None or not self.sees_maps:
             return self.score_pixels(x, ids, maps)
         assert isinstance(self.config, RepresentationConfig)
         side = self.config.input_size if maps else None
@@ -213,13 +222,14 @@ class GradientDetector(Detector[GradientConfigT]):
         Returns detached scalar losses by name. Runs in train mode and under the loop's autocast.
         """
 
-    @abstractmethod
     def reconstruct(self, images: Tensor) -> Tensor:
         """Inputs -> their reconstructions, same shape and range; in eval mode."""
+        raise NotImplementedError(f"{self.name} rebuilds nothing")
 
     def rebuild(self, images: Tensor) -> Tensor | None:
         """uint8 images (n, c, h, w) -> their reconstructions in [-1, 1]; with patches, of windows
-        that are then put together. None where maps are reconstructed: they cannot be looked at."""
+        that are then put together. None where it is maps, which cannot be looked at, or nothing
+        that is reconstructed."""
         if self.maps is not None:
             return None
         with self.scoring():

@@ -50,9 +50,8 @@ class TermScale(nn.Module):
     def fit(self, terms: Mapping[str, np.ndarray]) -> None:
         """Take mean and spread from the terms of normal images, float64 (n,) each, n >= 1."""
         for number, name in enumerate(self.names):
-            spread = float(np.std(terms[name]))
             self.mean[number] = float(np.mean(terms[name]))
-            self.spread[number] = spread if spread > CONSTANT else 1.0
+            self.spread[number] = usable(float(np.std(terms[name])))
 
     def score(self, places: Mapping[str, Tensor], fraction: float, side: int | None) -> BatchScores:
         """Terms by place, each (n, h, w) with sides of its own -> scores, and maps of that side.
@@ -65,13 +64,19 @@ class TermScale(nn.Module):
         if side is None:
             return BatchScores(score, terms)
         scaled = (self._scaled(name, places[name].double()) for name in self.counted)
-        return BatchScores(score, terms, torch.stack([_resized(s, side) for s in scaled]).sum(0))
+        return BatchScores(score, terms, torch.stack([resized(s, side) for s in scaled]).sum(0))
 
     def _scaled(self, name: str, values: Tensor) -> Tensor:
         number = self.names.index(name)
         return (values - self.mean[number]) / self.spread[number]
 
 
-def _resized(places: Tensor, side: int) -> Tensor:
+def usable(spread: float) -> float:
+    """The spread, or 1 for a term that does not vary."""
+    return spread if spread > CONSTANT else 1.0
+
+
+def resized(places: Tensor, side: int) -> Tensor:
+    """Places (n, h, w) -> maps (n, side, side): bilinear between places."""
     shape = (side, side)
     return F.interpolate(places[:, None], shape, mode="bilinear", align_corners=False)[:, 0]

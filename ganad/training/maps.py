@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganad.detectors.config import GradientConfig
 from ganad.detectors.gradient import GradientDetector
 from ganad.errors import TrainingError
 from ganad.features.maps import ChannelMoments
@@ -25,15 +24,16 @@ from ganad.images.shards import Shards
 from ganad.training.held_out import CHUNK
 
 
-def can_keep_maps(config: GradientConfig) -> bool:
-    """True if every epoch sees the same inputs: without windows, which are drawn at random, and
-    without augmentation. Else maps are made in each step."""
-    return config.patch is None and not config.augment.any
+def can_keep_maps(detector: GradientDetector[Any]) -> bool:
+    """True if maps are all that the networks see, and the same in every epoch: without windows,
+    which are drawn at random, and without augmentation. Else maps are made in each step."""
+    config = detector.config
+    return detector.sees_maps and config.patch is None and not config.augment.any
 
 
 def keep_maps(detector: GradientDetector[Any], images: Images) -> Images:
     """The raw maps of all images, in memory, or the images where maps cannot be kept."""
-    if detector.maps is None or not can_keep_maps(detector.config):
+    if detector.maps is None or not can_keep_maps(detector):
         return images
     with detector.scoring():
         raw = [detector.represent(chunk).cpu().numpy() for chunk in _chunks(images)]
@@ -60,7 +60,7 @@ def moments_of(
         with detector.scoring():
             raw = chunk
             if chunk.dtype == torch.uint8:
-                raw = detector.represent(detector.patches(chunk))
+                raw = detector.raw_maps(detector.prepare(detector.patches(chunk)))
             yield image_moments(raw, len(chunk))
 
 

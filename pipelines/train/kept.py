@@ -118,7 +118,7 @@ class MapWriter(Writer):
         if images.good:
             pixels = torch.from_numpy(images.images)
             with self.detector.scoring():
-                raw = self.detector.represent(self.detector.patches(pixels))
+                raw = self.detector.raw_maps(self.detector.prepare(self.detector.patches(pixels)))
             moments[images.good] = image_moments(raw, len(pixels))
             values = raw.cpu().numpy()
         data = shard_bytes(moments)
@@ -162,7 +162,7 @@ class Kept:
             MapWriter,
             {"name": job.detector, "config": config},
             f"{detector.maps.identity}-{config.precision}{patch}",
-            can_keep_maps(config),
+            can_keep_maps(detector),
         )
 
     @property

@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from ganad.detectors import configure, create
 from ganad.detectors.gradient import GradientDetector
+from ganad.training.maps import fit_maps, moments_of
 from ganad.training.trainer import Trainer
 
 NUM_IMAGES, BATCH = 30, 10
@@ -51,6 +52,8 @@ def train(
     if job["dtype"] == "float64":
         model.double()
     images = Images(1, model.config.image_size)
+    if model.maps is not None:
+        fit_maps(model, moments_of(model, images, np.arange(NUM_IMAGES)))
     trainer = Trainer(
         model,
         images,

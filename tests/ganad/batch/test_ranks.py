@@ -37,6 +37,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "skip_ganomaly",
         {"image_size": 32, "width": 4, "latent": 6, "input_noise": 0.1},
     ),
+    "student": (
+        "student",
+        {"image_size": 32, "backbone": {"name": "resnet18", "weights": "random"}, "width": 4},
+    ),
     "pixelcnn": ("pixelcnn", {"image_size": 8, "layers": 2, "width": 4, "levels": 8}),
     "pixelrnn": (
         "pixelrnn",

@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "egbad": {"width": 4, "features": 32, "latent": 10},
     "alad": {"width": 8, "latent": 10},
     "skip_ganomaly": {"width": 8, "latent": 10},
+    "student": {"backbone": BACKBONE, "width": 8},
     "pixelcnn": {"layers": 1, "width": 6, "levels": 8},
     "pixelrnn": {"layers": 1, "hidden": 6, "head_width": 6, "levels": 8},
     "acgan": {"latent": 10, "generator_width": 8, "discriminator_width": 4},

@@ -1,0 +1,1 @@
+"""Detectors whose networks learn what a frozen network says of normal images."""
