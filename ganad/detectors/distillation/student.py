@@ -45,7 +45,7 @@ class Network(nn.Module):
         super().__init__()
         num_halvings = max(1, int(math.log2(config.input_size / grid)))
         layers: list[nn.Module] = []
-        before = config.channels
+        before: int = config.channels
         for number in range(num_halvings):
             width = min(config.width, config.width // 4 * 2**number)
             kernel = 5 if number == 0 else 3
