@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 
 from ganad import __version__
 from ganad.calibration import Calibration
+from ganad.errors import ArchiveError
 from ganad.images.load import read_image
 from ganad.report.charts import Curve, Histogram, score_range
 from ganad.report.grid import rows_of
@@ -148,29 +150,39 @@ def _curves(
 ) -> list[tuple[str, Markup]]:
     uri = storage.join(folder, "training", "curves.json")
     epochs = [entry for entry in history if "epoch" in entry and "step" in entry]
-    points = list(storage.read_json(uri)) if storage.exists(uri) else epochs
+    points = _points(uri) if storage.exists(uri) else epochs
     marks = [int(event["step"]) for event in events]
-    validated = [(e["step"], e["validation_score"]) for e in epochs if "validation_score" in e]
+    names = dict.fromkeys(name for point in points for name in point)
     series = {
-        name: [(point["step"], point[name]) for point in points if name in point]
-        for name in dict.fromkeys(name for point in points for name in point)
-        if name not in ("step", "epoch", "validation_score")
+        name.replace("_", " "): _finite(points, name)
+        for name in names
+        if name not in ("step", "epoch", RATE, "validation_score")
     }
-    if validated:
-        series["score of held-out normal images"] = validated
-    return [
-        (name.replace("_", " "), _curve(values, marks))
-        # Losses first, the training speed last.
-        for name, values in sorted(series.items(), key=lambda item: item[0] == RATE)
-        if len(values) > 1
-    ]
+    series["score of held-out normal images"] = _finite(epochs, "validation_score")
+    series[RATE.replace("_", " ")] = _finite(points, RATE)
+    return [(name, _curve(values, marks)) for name, values in series.items() if len(values) > 1]
+
+
+def _finite(points: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
+    """(step, value) of the points that have a number of this name."""
+    found = ((point["step"], point.get(name)) for point in points)
+    return [(step, value) for step, value in found if value is not None and math.isfinite(value)]
+
+
+def _points(uri: str) -> list[dict[str, float]]:
+    """What curves.json holds, with a loss that is not a number among it where training failed."""
+    try:
+        return TypeAdapter(list[dict[str, float]]).validate_python(storage.read_json(uri))
+    except ValidationError as error:
+        raise ArchiveError(
+            f"{uri}: is damaged; delete it: the page then shows a point for each epoch"
+        ) from error
 
 
 def _curve(points: Sequence[tuple[int, float]], marks: Sequence[int]) -> Markup:
-    finite = [(step, value) for step, value in points if math.isfinite(value)]
-    values = [value for _, value in finite]
+    values = [value for _, value in points]
     log = min(values) > 0 and max(values) > LOG_FROM * min(values)
-    return Curve(finite, log, marks).svg()
+    return Curve(points, log, marks).svg()
 
 
 def _strips(folder: str, side: int) -> list[Strip]:

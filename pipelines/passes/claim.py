@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import RootModel
+
 from ganad.errors import Mismatch
 from ganad.storage import files as storage
+from ganad.storage.records import CHECKSUM, read_record, write_record
+
+Identity = RootModel[dict[str, Any]]
+"""What names the work. Files from before checksums have none."""
 
 
 def claim(folder: str, file: str, identity: dict[str, Any], typed: str, remedy: str) -> None:
     """Claim the folder for this work, or find that it already was.
 
-    Raises Mismatch, naming the first key that differs, if it holds other work.
+    Raises Mismatch, naming the first key that differs, if it holds other work, and ArchiveError if
+    the file is damaged.
     """
     uri = storage.join(folder, file)
     if not storage.exists(uri):
-        storage.write_json(uri, identity)
+        write_record(uri, Identity(identity))
         return
-    before = storage.read_json(uri)
+    damaged = "delete it, and run the command that the folder began with"
+    before = dict(read_record(uri, Identity, damaged).root)
+    before.pop(CHECKSUM, None)
     for key in {**identity, **before}:
         if identity.get(key) != before.get(key):
             what = _difference(key, before.get(key), identity.get(key))

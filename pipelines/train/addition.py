@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ganad.archive.splits import split_digest
 from ganad.detectors import DETECTORS, configure, create, find
 from ganad.detectors.base import Detector, Extendable
 from ganad.detectors.config import DetectorConfig
@@ -101,7 +102,27 @@ def _extend(name: str, folder: str) -> Start:
         config=detector.config,
         detector=detector,
         statistics=(detector.statistics,),
-        rows=storage.read_table(split),
+        rows=_read_split(split, typed, model.training["split"]),
         held_out=held_out or HeldOut(),
         facts={"added_to": model.id},
+    )
+
+
+def _read_split(uri: str, typed: str, digest: str) -> pa.Table:
+    """Raises ModelError unless the names and parts in the file are those of this digest."""
+    try:
+        rows = storage.read_table(uri)
+        names_and_parts = zip(rows["name"].to_pylist(), rows["part"].to_pylist(), strict=True)
+        is_whole = split_digest(names_and_parts) == digest
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
+        raise _damaged(typed) from error
+    if not is_whole:
+        raise _damaged(typed)
+    return rows
+
+
+def _damaged(typed: str) -> ModelError:
+    return ModelError(
+        f"{typed} has a damaged training/split.parquet, so images that it knows could be added "
+        f"twice: take a copy of the model, or train it again on all images"
     )

@@ -12,9 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+from pydantic import ConfigDict, RootModel
 
 from ganad.errors import TrainingError
 from ganad.storage import files as storage
+from ganad.storage.records import Record, read_record
 from pipelines.cluster.connection import connected, jobs_at_once
 from pipelines.console.progress import say
 from pipelines.train.cache import cache_environment
@@ -23,6 +25,19 @@ from pipelines.train.request import TrainRequest
 from pipelines.train.run import train
 
 TABLE = "models.json"
+
+
+class _Row(Record):
+    """A line of the table. The figures are missing where a training failed."""
+
+    model_config = ConfigDict(extra="allow")
+
+    category: str
+    model: str | None
+    error: str | None
+
+
+Rows = RootModel[list[_Row]]
 
 
 def train_each(request: TrainRequest, debug: bool = False) -> list[dict[str, Any]]:
@@ -52,8 +67,7 @@ def train_each(request: TrainRequest, debug: bool = False) -> list[dict[str, Any
 def _run(jobs: Mapping[str, TrainRequest], num_together: int, table: str) -> list[dict[str, Any]]:
     """Run the jobs of the categories, some at a time; returns the rows of the table, which is
     written after each job."""
-    before = storage.read_json(table) if storage.exists(table) else []
-    rows: dict[str, dict[str, Any]] = {row["category"]: row for row in before}
+    rows = _earlier(table)
     # A task has the environment and the working directory of its machine, not of this process.
     environment = {"env_vars": cache_environment()}
     decorator: Any = ray.remote(num_cpus=0, max_retries=3, runtime_env=environment)
@@ -70,6 +84,15 @@ def _run(jobs: Mapping[str, TrainRequest], num_together: int, table: str) -> lis
         say(f"{num_done} of {len(jobs)}: {_summary(rows[name])}")
         storage.write_json(table, [rows[name] for name in jobs if name in rows])
     return [rows[name] for name in jobs]
+
+
+def _earlier(table: str) -> dict[str, dict[str, Any]]:
+    """Rows of the table of an earlier run, by category; none if there is no such table."""
+    if not storage.exists(table):
+        return {}
+    remedy = "delete it, and run the same command again: finished models are not trained again"
+    rows = read_record(table, Rows, remedy).root
+    return {row.category: row.model_dump() for row in rows}
 
 
 def _train_one(request: TrainRequest) -> tuple[dict[str, Any], float]:

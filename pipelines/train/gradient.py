@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from ganad.training.maps import fit_maps, fit_scale
 from ganad.training.record import Record
 from ganad.training.trainer import Progress, Trainer
 from pipelines.cluster.connection import Resources
+from pipelines.train.checkpoint import read_checkpoint, write_checkpoint
 from pipelines.train.images import moments_at, open_images, open_pixels
 from pipelines.train.job import TrainingJob
 from pipelines.train.predecode import Decoded, prepare_inputs
@@ -136,10 +136,10 @@ class _Rank:
         """Continue from the last checkpoint, if there is one."""
         trainer, checkpoint, state = self.trainer, ray.train.get_checkpoint(), None
         if checkpoint is not None:
-            with checkpoint.as_directory() as folder:
-                file = Path(folder) / "state.pt"
-                state = torch.load(file, weights_only=True, map_location=trainer.device)
-            trainer.restore(state)
+            tell = self._tell if self.rank == 0 else lambda _: None
+            state = read_checkpoint(checkpoint, trainer.device, tell)
+            if state is not None:
+                trainer.restore(state)
         self.begun = trainer.step
         if self.rank != 0:
             return
@@ -216,10 +216,9 @@ class _Rank:
             ray.train.report(metrics)
             return
         with tempfile.TemporaryDirectory() as folder:
-            torch.save({**state, **self.record.state}, Path(folder) / "state.pt")
             ray.train.report(
                 metrics,
-                checkpoint=ray.train.Checkpoint.from_directory(folder),
+                checkpoint=write_checkpoint(folder, {**state, **self.record.state}),
                 checkpoint_dir_name=f"step_{self.trainer.step:08d}",
             )
 

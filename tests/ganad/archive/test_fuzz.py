@@ -1,9 +1,10 @@
 """Damaged files: a manifest gives its rows or one clear line, a source rows or one clear line.
 
-To repeat it with many inputs: pytest -m slow -s tests/ganad/archive/test_fuzz.py
+To repeat it with many: GANAD_FUZZ=5000 pytest -m slow -s tests/ganad/archive/test_fuzz.py
 """
 
 import io
+import os
 import random
 import resource
 import shutil
@@ -24,6 +25,8 @@ from ganad.errors import GanadError
 from ganad.storage import files as storage
 
 LONGEST_S = 10.0
+NUM = int(os.environ.get("GANAD_FUZZ", "500"))
+"""Damaged files of each kind in the slow test."""
 
 
 class Killed(BaseException):
@@ -153,7 +156,7 @@ def test_damaged_files(originals, kind):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", TARGETS)
 def test_many_damaged_files(originals, kind):
-    num = 500 if kind == "labels" else 5000
+    num = NUM // 10 if kind == "labels" else NUM
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     counts = fuzz(originals, kind, num, 1)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024

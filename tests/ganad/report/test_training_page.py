@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ganad import fit
+from ganad.errors import ArchiveError
 from ganad.model import Model
 from ganad.report.charts import Curve
 from ganad.report.grid import picture_grid, rows_of
@@ -101,6 +102,19 @@ def test_a_fit_without_a_record_has_a_page_too(model: Model, tmp_path: Path) -> 
     assert "Training curves" in page.text  # by epoch
     assert "Reconstructions of held-out images" not in page.text
     assert json.dumps("ganomaly")[1:-1] in page.text
+
+
+def test_damaged_curves_are_named(model: Model, tmp_path: Path) -> None:
+    place = tmp_path / "training" / "curves.json"
+    place.parent.mkdir()
+    place.write_text(
+        '[{"step": 1, "generator": 2, "gradient": NaN}, {"step": 2, "generator": 1}]'
+    )
+    assert "generator" in page_of(tmp_path).text
+    for text in ("[3]", '{"step": 1}', '[{"step": "a"}]', "[", "[" * 200_000):
+        place.write_text(text)
+        with pytest.raises(ArchiveError, match=r"curves.json: is "):
+            page_of(tmp_path)
 
 
 def test_few_calibration_images_promise_nothing(model: Model, tmp_path: Path) -> None:

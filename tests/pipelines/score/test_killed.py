@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.train.checkpoint import DIGEST, STATE
 from tests.pipelines.processes import command_line, family, finished, kill_when, run, scores, start
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -29,7 +30,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
+def test_a_killed_training_with_a_damaged_checkpoint_ends_with_the_weights_of_an_undisturbed_one(
     archive: Path, tmp_path: Path
 ) -> None:
     def arguments(out: str) -> list[str]:
@@ -37,7 +38,12 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
         return ["train", "ganomaly", str(archive), "--out", str(tmp_path / out), *TRAIN, *epochs]
 
     checkpoints = tmp_path / "killed" / "training" / "checkpoints" / "run"
-    kill_when(lambda _: bool(list(checkpoints.glob("step_*"))), *arguments("killed"))
+    digests = f"step_*/{DIGEST}"  # written last
+    kill_when(lambda _: len(list(checkpoints.glob(digests))) > 1, *arguments("killed"))
+    newest = sorted(checkpoints.glob(f"step_*/{STATE}"))[-1]
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
     assert not (tmp_path / "killed" / "model.json").exists()
     said = run(*arguments("killed"))
     assert "going on from step" in said

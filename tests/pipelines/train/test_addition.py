@@ -72,6 +72,14 @@ def test_adding_is_a_fit_to_all_images(
         train(
             TrainRequest("gaussian", (str(new),), str(tmp_path / "third"), add_to=both, gpu=False)
         )
+    split = Path(first) / "training" / "split.parquet"
+    for damaged in (pq.read_table(split).slice(1), None):
+        if damaged is None:
+            split.write_bytes(split.read_bytes()[:-20])
+        else:
+            pq.write_table(damaged, split)
+        with pytest.raises(ModelError, match=r"^--add-to .* a damaged training/split.parquet"):
+            train(TrainRequest("gaussian", (str(new),), str(tmp_path / "4"), add_to=first))
 
 
 def test_a_calibration_from_features_is_the_one_from_images(

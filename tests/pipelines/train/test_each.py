@@ -11,7 +11,7 @@ import ray
 from PIL import Image
 
 from ganad import load
-from ganad.errors import ConfigError, TrainingError
+from ganad.errors import ArchiveError, ConfigError, TrainingError
 from pipelines.cluster.connection import jobs_at_once
 from pipelines.train.categories import categories
 from pipelines.train.each import train_each
@@ -60,6 +60,9 @@ def test_each_category_gets_the_model_that_it_gets_alone(
     capsys.readouterr()
     again = train_each(TrainRequest("ganomaly", (str(parts),), str(out), values=VALUES, gpu=False))
     assert again == [rows["bottle"], rows["cable"]]  # nothing is done twice
+    (out / "models.json").write_text('[{"model": 3}]')
+    with pytest.raises(ArchiveError, match=r"models.json: is damaged .*; delete it, and run"):
+        train_each(TrainRequest("ganomaly", (str(parts),), str(out), values=VALUES, gpu=False))
     alone = str(tmp_path / "alone")
     source = [str(parts / "cable")]
     # On as many threads: sums depend on them in the last bits.
