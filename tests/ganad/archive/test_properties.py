@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import tarfile
 import tempfile
 from pathlib import Path
@@ -17,6 +18,8 @@ from ganad.archive.manifest import open_manifest, write_manifest
 from ganad.archive.rows import label_of
 from ganad.archive.walk import GROUND_TRUTH, expand_braces, is_glob
 
+NUM = int(os.environ.get("GANAD_FUZZ", "100"))
+"""Examples of the slow test."""
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 RESERVED = {GROUND_TRUTH, "train", "test", "val", "validation", "..", "."}
 
@@ -125,7 +128,7 @@ def test_every_kind_of_source_gives_the_same_manifest(layout, folders):
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", [of_classes, of_mvtec])
 @given(folders=classes)
-@settings(max_examples=400, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=NUM, deadline=None, suppress_health_check=QUIET)
 def test_every_kind_of_source_gives_the_same_manifest_many_times(layout, folders):
     check(layout(folders))
 
