@@ -41,14 +41,16 @@ SCHEMA = pa.schema(
         ("anomaly_ratio", pa.float64()),
         ("auroc", pa.float64()),
         ("aupr", pa.float64()),
+        ("pixel_auroc", pa.float64()),
+        ("aupro", pa.float64()),
         ("train_s", pa.float64()),
         ("train_images_per_s", pa.float64()),
         ("score_images_per_s", pa.float64()),
         ("error", pa.string()),
     ]
 )
-"""label: null for all kinds of defect together. Seconds and rates are of one core's time (see
-fit_and_score). error: why a run has no figures."""
+"""label: null for all kinds of defect together. pixel_auroc, aupro: null without heat maps,
+masks or --pixels. Seconds and rates are of one core's time (see fit_and_score). error: why a run has no figures."""
 
 
 def accuracy(
@@ -62,15 +64,17 @@ def accuracy(
     normal: Sequence[str] = (),
     budget: str | None = None,
     cores: int = 1,
+    pixels: bool = False,
     debug: bool = False,
 ) -> pa.Table:
     """Train, score and evaluate each detector on each data set with each seed.
 
     budget names a file of settings by detector (see pipelines.benchmark.budget); settings are
     config keys as for `ganad train --set`, for all detectors. cores: threads of a run; each takes
-    a GPU where there are some. normal: labels of the normal test images of folders. A run that
-    fails does not stop the others. Writes OUT/accuracy.parquet (a row per run and kind of defect)
-    and OUT/accuracy.md (means ± standard deviation over seeds); returns the former.
+    a GPU where there are some. normal: labels of the normal test images of folders. pixels: heat
+    maps are compared with masks, too. A run that fails does not stop the others. Writes
+    OUT/accuracy.parquet (a row per run and kind of defect) and OUT/accuracy.md (means ± standard
+    deviation over seeds); returns the former.
     """
     folder = Path(out).absolute()
     chosen = [open_data_set(name, Path(data), folder / "data", normal) for name in data_sets]
@@ -95,7 +99,8 @@ def accuracy(
         waiting = {}
         for one, name, seed, values in plans:
             if not _result(folder, one, name, seed).exists():
-                waiting[task.remote(one, budgets.detector(name), values, cores)] = (one, name, seed)
+                run = task.remote(one, budgets.detector(name), values, cores, pixels)
+                waiting[run] = (one, name, seed)
         while waiting:
             (done,), _ = ray.wait(list(waiting))
             one, name, seed = waiting.pop(done)
@@ -181,9 +186,9 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
     """A line per data set and detector: mean ± sample standard deviation over seeds, or why there
     is none."""
     lines = [
-        "| data | detector | budget | seeds | AUROC | AUPR | anomaly ratio | training s "
-        "| images/s trained | images/s scored |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| data | detector | budget | seeds | AUROC | AUPR | pixel AUROC | AUPRO | anomaly ratio "
+        "| training s | images/s trained | images/s scored |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
@@ -194,7 +199,7 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
         if not good:
             why = group[0]["error"].replace("|", "¦").replace("\n", " ")
             lines.append(
-                f"| {data} | {detector} | | 0 of {len(group)} | failed: {why} |" + " |" * 5
+                f"| {data} | {detector} | | 0 of {len(group)} | failed: {why} |" + " |" * 7
             )
             continue
         cells = [
@@ -204,6 +209,10 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
             str(len(good)) if good == group else f"{len(good)} of {len(group)}",
             _spread([row["auroc"] for row in good]),
             _spread([row["aupr"] for row in good]),
+            *(
+                _spread([row[key] for row in good if row.get(key)])
+                for key in ("pixel_auroc", "aupro")
+            ),
             f"{good[0]['anomaly_ratio']:.3f}",
             *(_mean(good, key) for key in ("train_s", "train_images_per_s", "score_images_per_s")),
         ]
@@ -212,8 +221,8 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _spread(values: list[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
+    if len(values) < 2:
+        return f"{values[0]:.3f}" if values else ""
     return f"{mean(values):.3f} ± {stdev(values):.3f}"
 
 

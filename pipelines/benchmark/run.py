@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from ganad.archive.rows import Row
 from ganad.evaluation.evaluate import by_label
-from ganad.evaluation.metrics import ranking
+from ganad.evaluation.metrics import PixelMetrics, PixelResult, ranking
+from ganad.evaluation.pixels import at_image_size, read_mask
 from ganad.images.inputs import from_rows
+from ganad.model import Model
 from ganad.training.fit import fit
 from ganad.training.trainer import Progress
 from pipelines.benchmark.data import DataSet, tested_rows
 
 
 def fit_and_score(
-    chosen: DataSet, detector: str, values: Mapping[str, Any], num_threads: int
+    chosen: DataSet, detector: str, values: Mapping[str, Any], num_threads: int, pixels: bool
 ) -> list[dict[str, Any]]:
-    """Rows of the benchmark's table: all kinds of defect together, then each.
+    """Rows of the benchmark's table: all kinds of defect together, then each. pixels: heat maps are
+    compared with the masks, too, for all kinds together.
 
     Seconds are of the processor, so that runs which share a machine do not slow each other down in
     the table; on a GPU, of the wall. Images trained are those of all epochs, with decoding and
@@ -63,4 +67,24 @@ def fit_and_score(
                 **beside,
             }
         )
+    if pixels:
+        places = _pixel_figures(model, rows)
+        found[0] |= {"pixel_auroc": places.auroc, "aupro": places.aupro}
     return found
+
+
+def _pixel_figures(model: Model, rows: Sequence[Row]) -> PixelResult:
+    """Heat maps of the normal test images, and of those that have a mask, beside the masks."""
+    metrics = PixelMetrics()
+    compared = [row for row in rows if row["mask"] or not row["abnormal"]]
+    known = {row["image_id"]: row for row in compared}
+    for decoded, ids in from_rows(compared, model.preprocessing):
+        heat = model.score_decoded(decoded, ids, maps=True).maps
+        for one, image, name in zip(heat, decoded, ids, strict=True):
+            row = known[name]
+            if one is None:
+                continue
+            mask = read_mask(row["mask"]) if row["abnormal"] else None
+            size = {"height": image.height, "width": image.width}
+            metrics.add(*at_image_size(one, mask, size))
+    return metrics.result()

@@ -33,6 +33,7 @@ def accuracy(
         str, typer.Option(help="Labels of normal test images in folders, comma-separated.")
     ] = "",
     cores: Annotated[int, typer.Option(min=1, help="Threads per run.")] = 1,
+    pixels: Annotated[bool, typer.Option(help="Compare heat maps with masks, too.")] = False,
     data: Annotated[str, typer.Option(help="Folder of downloaded image sets.")] = "../shared/data",
     debug: Debug = False,
 ) -> None:
@@ -53,6 +54,7 @@ def accuracy(
             normal=words(normal),
             budget=budget,
             cores=cores,
+            pixels=pixels,
             debug=debug,
         )
     finally:  # also if some runs failed

@@ -107,9 +107,7 @@ def test_a_fit_without_a_record_has_a_page_too(model: Model, tmp_path: Path) -> 
 def test_damaged_curves_are_named(model: Model, tmp_path: Path) -> None:
     place = tmp_path / "training" / "curves.json"
     place.parent.mkdir()
-    place.write_text(
-        '[{"step": 1, "generator": 2, "gradient": NaN}, {"step": 2, "generator": 1}]'
-    )
+    place.write_text('[{"step": 1, "generator": 2, "gradient": NaN}, {"step": 2, "generator": 1}]')
     assert "generator" in page_of(tmp_path).text
     for text in ("[3]", '{"step": 1}', '[{"step": "a"}]', "[", "[" * 200_000):
         place.write_text(text)

@@ -21,7 +21,9 @@ def test_accuracy_stands_beside_trivial_detectors_and_resumes(
     ray_cluster: None, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run() -> Any:
-        return accuracy(str(tmp_path), ["ganomaly"], [str(image_folder)], [0], SMALL, "nowhere")
+        return accuracy(
+            str(tmp_path), ["ganomaly"], [str(image_folder)], [0], SMALL, "no", pixels=True
+        )
 
     first = run().to_pylist()
     assert [row["detector"] for row in first] == [
@@ -35,6 +37,8 @@ def test_accuracy_stands_beside_trivial_detectors_and_resumes(
     assert first[1]["auroc"] == pytest.approx(1 - first[2]["auroc"])
     assert first[4]["num"] == 16
     assert first[4]["anomaly_ratio"] == 0.5
+    assert 0 < first[4]["pixel_auroc"] < 1
+    assert 0 < first[4]["aupro"] < 1
     capsys.readouterr()
     assert run().to_pylist() == first
     assert "training" not in capsys.readouterr().err
@@ -72,7 +76,7 @@ def test_means_come_with_their_spread() -> None:
         {"data": "d", "detector": "a", "auroc": value, "aupr": 0.5, "anomaly_ratio": 0.25}
         for value in (0.7, 0.8, 0.9)
     ]
-    assert "| d | a |  | 3 | 0.800 ± 0.100 | 0.500 ± 0.000 | 0.250 |" in as_markdown(rows)
+    assert "| d | a |  | 3 | 0.800 ± 0.100 | 0.500 ± 0.000 |  |  | 0.250 |" in as_markdown(rows)
 
 
 def test_digits_keep_the_abnormal_class_out_of_training(tmp_path: Path) -> None:
