@@ -50,7 +50,8 @@ SCHEMA = pa.schema(
     ]
 )
 """label: null for all kinds of defect together. pixel_auroc, aupro: null without heat maps,
-masks or --pixels. Seconds and rates are of one core's time (see fit_and_score). error: why a run has no figures."""
+masks or --pixels. Seconds and rates are of one core's time (see fit_and_score). error: why a
+run has no figures."""
 
 
 def accuracy(
