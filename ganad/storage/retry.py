@@ -30,17 +30,24 @@ JOB_PATIENCE_S = float(os.environ.get("GANAD_PATIENCE_S", "900"))
 def patiently(
     action: Callable[[], T], uri: str, patience_s: float, on_retry: OnRetry | None = None
 ) -> T:
-    """The action's result. Failures that may pass are retried: up to NUM_ATTEMPTS times if the
-    storage answers otherwise or patience_s is 0, else for patience_s.
+    """The action's result. Failures that may pass are retried: NUM_ATTEMPTS times if patience_s is
+    0, once more if the storage answers otherwise, else for patience_s.
 
     Raises what the action raised last, or Outage after patience_s.
     """
 
+    num_answered = 0
+
     def gives_up(state: RetryCallState) -> bool:
+        nonlocal num_answered
         if state.attempt_number < NUM_ATTEMPTS:
             return False
-        if patience_s == 0 or answers(uri):
+        if patience_s == 0:
             return True
+        if answers(uri):
+            # What failed so far may have failed in an outage that has just ended: once more.
+            num_answered += 1
+            return num_answered > 1
         waited = state.seconds_since_start or 0.0
         if waited > patience_s:
             raise Outage(

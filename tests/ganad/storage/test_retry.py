@@ -63,7 +63,11 @@ def test_other_failures_are_not(pauses, tmp_path):
 def test_a_fault_of_one_file_is_given_up_where_the_storage_answers(pauses, tmp_path):
     with pytest.raises(ConnectionResetError):
         patiently(Failing(99), f"{tmp_path}/x", 900)
-    assert pauses == [1, 2, 4]
+    assert pauses == [1, 2, 4, 8]
+
+
+def test_an_outage_that_ends_behind_the_last_attempt_is_not_a_fault_of_the_file(pauses, tmp_path):
+    assert patiently(Failing(4), f"{tmp_path}/x", 900) == "done"
 
 
 def test_an_outage_is_waited_for_with_growing_pauses(pauses, tmp_path, monkeypatch):

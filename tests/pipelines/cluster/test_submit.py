@@ -239,7 +239,7 @@ def test_a_job_runs_and_its_log_and_status_come_back(cluster: Any) -> None:
     rows = {row["job"]: row for row in json.loads(listed.stdout)}
     assert rows[job]["status"] == "succeeded"
     assert rows[job]["command"] == "ganad detectors"
-    assert f"{job} has finished already" in cluster.ganad("stop", job).stderr
+    assert f"{job} has already finished" in cluster.ganad("stop", job).stderr
 
 
 @pytest.mark.slow
