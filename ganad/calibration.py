@@ -20,6 +20,13 @@ RECOMMENDED = 200
 """Calibration images below which p-values are coarse enough to say so."""
 
 
+def above(num: int, share: float) -> int:
+    """How many of num normal images may exceed a level that a further one exceeds with at most this
+    probability, and which it may equal: floor((num + 1) share)."""
+    # The tiny term undoes the rounding of, say, 100 * 0.29.
+    return int(np.floor((num + 1) * share + 1e-9))
+
+
 @dataclass(frozen=True, eq=False)
 class Calibration:
     """Sorted scores of held-out normal images: float64 (n,), with their image ids.
@@ -82,8 +89,7 @@ class Calibration:
         """
         if not 0 < false_positive_rate < 1:
             raise ValueError(f"{false_positive_rate} is no share: give one between 0 and 1")
-        # ceil(m - x) = m - floor(x); the tiny term undoes the rounding of, say, 100 * 0.29.
-        num_above = int(np.floor((len(self) + 1) * false_positive_rate + 1e-9))
+        num_above = above(len(self), false_positive_rate)
         if num_above == 0:
             warnings.warn(
                 f"{len(self)} calibration images cannot show a false-positive rate of "

@@ -3,6 +3,7 @@
 MODEL/model.safetensors      weights and statistics
 MODEL/calibration.parquet    scores of held-out normal images
 MODEL/held_out.parquet       what is kept of these images, where images can be added later
+MODEL/heat.parquet           how high the heat maps of these images go, if there are maps
 MODEL/model.json             what it is and was trained on; written last
 
 A changed byte in any of them is found: the model's id covers what a score depends on, model.json

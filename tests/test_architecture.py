@@ -23,7 +23,7 @@ GANAD = [
     {"detectors"},
     {"calibration"},
     {"saved", "engines"},
-    {"model"},
+    {"model", "heat"},
     {"scores"},
     {"evaluation"},
     {"report"},

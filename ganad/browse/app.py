@@ -25,7 +25,6 @@ from ganad.browse import pages
 from ganad.browse.access import HOSTS, WithToken
 from ganad.browse.pictures import (
     FULL_SIDE,
-    NUM_TYPICAL,
     THUMBNAIL_SIDE,
     HeatMaps,
     MissingError,
@@ -36,6 +35,7 @@ from ganad.browse.vectors import MAX_GROUPED, Vectors, grouped
 from ganad.browse.vectors import NUM_TYPICAL as NUM_COMPARED
 from ganad.browse.verdicts import Verdicts
 from ganad.errors import GanadError
+from ganad.report.scale import NUM_TYPICAL
 from ganad.scores.table import ScoreTable
 
 

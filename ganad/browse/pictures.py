@@ -15,7 +15,8 @@ from PIL import Image
 
 from ganad.errors import GanadError
 from ganad.images.decode import Preprocessing
-from ganad.report.pictures import Scale, fitted, heat_png
+from ganad.report.pictures import fitted, heat_png
+from ganad.report.scale import Scale, scale_of
 from ganad.scores.refetch import MapImages, fetch, map_provider
 from ganad.scores.table import ScoreTable
 
@@ -27,8 +28,6 @@ BATCH = 32
 """Images whose maps are computed in one pass of the network."""
 BATCH_WAIT_S = 0.03
 """A page asks for its maps within milliseconds: wait so long for the others of a batch."""
-NUM_TYPICAL = 16
-"""Images around the median score that set a model's heat scale."""
 
 Row = Mapping[str, Any]
 
@@ -118,7 +117,7 @@ class HeatMaps:
             try:
                 if map_images is None:
                     map_images = self.provider(self.table, self.model)
-                    self._scale = Scale.over(map_images(self.typical)) if self.typical else None
+                    self._scale = scale_of(self.table, self.model, map_images, self.typical)
                 maps = map_images([row for row, _ in batch])
             except Exception as error:
                 reason = str(error) if isinstance(error, GanadError) else type(error).__name__
@@ -138,9 +137,8 @@ class HeatMaps:
         return batch
 
     def _answer(self, row: Row, future: Future[bytes], one: np.ndarray | None) -> None:
-        if one is None:
-            future.set_exception(MissingError(f"{self.model} makes no heat maps"))
+        if one is None or self._scale is None:
+            lacks = "makes no heat maps" if one is None else "has no image to set a heat scale by"
+            future.set_exception(MissingError(f"{self.model} {lacks}"))
             return
-        scale = self._scale or Scale.over([one])
-        assert scale is not None
-        future.set_result(heat_png(one, scale, row["width"], row["height"]))
+        future.set_result(heat_png(one, self._scale, row["width"], row["height"]))

@@ -13,6 +13,7 @@ from cachetools import LRUCache
 
 from ganad.archive.verdicts import Verdict
 from ganad.errors import ConfigError
+from ganad.report.scale import typical_rows
 from ganad.scores.sql import Session, shortened
 from ganad.scores.table import ScoreTable
 
@@ -221,12 +222,8 @@ class Rows:
 
     def typical(self, model: str, num: int) -> list[dict[str, Any]]:
         """num images around the median score: what the archive usually looks like."""
-        return self._query(
-            f"SELECT {_SHOWN} FROM images WHERE model = $1 AND score IS NOT NULL ORDER BY "
-            f"abs(score - (SELECT approx_quantile(score, 0.5) FROM scores WHERE model = $1)), "
-            f"image_id LIMIT {num}",
-            [model],
-        )
+        with self._lock:
+            return typical_rows(self._session, model, _SHOWN, num, "images")
 
     def choices(self, model: str, limit: int = 200) -> dict[str, list[str]]:
         """Folders and labels to choose from, the most frequent first."""

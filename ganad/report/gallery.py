@@ -12,6 +12,8 @@ from ganad.errors import ArchiveError
 from ganad.evaluation.pixels import misfit, read_mask
 from ganad.images.decode import Decoded, Preprocessing
 from ganad.report import pictures
+from ganad.report.scale import NUM_TYPICAL as NUM_AROUND
+from ganad.report.scale import Scale, scale_of, typical_rows
 from ganad.scores.refetch import MapImages, fetch
 from ganad.scores.sql import Session
 from ganad.scores.table import ScoreTable
@@ -52,23 +54,18 @@ def gallery(
     table: ScoreTable, session: Session, model: str, num_worst: int, map_images: MapImages | None
 ) -> Gallery:
     """Choose and fetch the images to show."""
-    worst = _rows(session, "ORDER BY score DESC, image_id", model, num_worst)
-    typical = _rows(
-        session,
-        "ORDER BY abs(score - (SELECT approx_quantile(score, 0.5) FROM scores WHERE model = $1)), "
-        "image_id",
-        model,
-        NUM_TYPICAL,
-    )
+    worst = _worst(session, model, num_worst)
+    around = typical_rows(session, model, _COLUMNS, NUM_AROUND)
+    typical = around[:NUM_TYPICAL]
     shown = {row["image_id"] for row in worst}
     typical = [row for row in typical if row["image_id"] not in shown]
     rows = worst + typical
     side = pictures.thumbnail_side([(row["width"], row["height"]) for row in rows])
     images = fetch(table, rows, Preprocessing(image_size=side, channels=3))
     maps = _maps(rows, images, map_images)
-    scale = pictures.Scale.over(maps)
+    colours = None if map_images is None else scale_of(table, model, map_images, around)
     cards = [
-        _card(rank if rank <= len(worst) else None, row, image, heat, scale)
+        _card(rank if rank <= len(worst) else None, row, image, heat, colours)
         for rank, (row, image, heat) in enumerate(zip(rows, images, maps, strict=True), start=1)
     ]
     return Gallery(
@@ -79,8 +76,8 @@ def gallery(
     )
 
 
-def _rows(session: Session, order: str, model: str, num: int) -> list[dict[str, Any]]:
-    rows = session.query(f"{_SCORED} {order} LIMIT {num}", model)
+def _worst(session: Session, model: str, num: int) -> list[dict[str, Any]]:
+    rows = session.query(f"{_SCORED} ORDER BY score DESC, image_id LIMIT {num}", model)
     return list(rows.to_pylist(maps_as_pydicts="strict"))
 
 
@@ -100,7 +97,7 @@ def _card(
     row: dict[str, Any],
     image: Decoded,
     anomaly_map: np.ndarray | None,
-    scale: pictures.Scale | None,
+    scale: Scale | None,
 ) -> Card:
     if image.image is None or image.width is None or image.height is None:
         return Card(rank, row, None, image.error, None, None, False)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
+
+from ganad.report.scale import Scale
 
 LONGEST_SIDE = 256
 """Longest side of a thumbnail, in pixels."""
@@ -23,24 +24,6 @@ _COLOURS = np.array(
 _OPAQUE_FROM = 0.55
 """Fraction of the scale at which a heat map reaches its full opacity."""
 _OPACITY = 0.82
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The map values drawn transparent (low) and brightest (high). All images of a model share one
-    scale, so that they can be compared."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def over(cls, maps: Iterable[np.ndarray | None]) -> Scale | None:
-        """From the median to the 99.5th percentile of all pixels; None without maps."""
-        values = [np.asarray(heat, float).ravel() for heat in maps if heat is not None]
-        if not values:
-            return None
-        low, high = np.percentile(np.concatenate(values), [50, 99.5])
-        return cls(float(low), float(high) if high > low else float(low) + 1.0)
 
 
 def thumbnail_side(sizes: Sequence[tuple[int, int]]) -> int:

@@ -14,8 +14,10 @@ from ganad.archive.manifest import open_manifest
 from ganad.archive.parquets import read_cells
 from ganad.calibration import Calibration
 from ganad.errors import ArchiveError, GanadError, ModelError, NoMapsError
+from ganad.heat import Heat
 from ganad.images.decode import Decoded, Preprocessing, failed
 from ganad.images.load import load_images
+from ganad.saved import read_info
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
 from ganad.storage.reasons import translated
@@ -50,6 +52,16 @@ def calibration_of(table: ScoreTable, model_id: str) -> Calibration | None:
         uri = storage.join(path, "calibration.parquet")
         return Calibration.from_table(storage.read_table(uri))
     except (GanadError, ValueError, OSError):
+        return None
+
+
+def heat_of(table: ScoreTable, model_id: str) -> Heat | None:
+    """The record of heat in the model's folder; None if it has none, or if the folder is gone or
+    holds another model now."""
+    try:
+        path = model_path(table, model_id)
+        return Heat.read(path) if read_info(path)["id"] == model_id else None
+    except GanadError:
         return None
 
 

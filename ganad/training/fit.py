@@ -135,15 +135,15 @@ def _fit_by_statistics(
             fits.add(subset, _observed(detector, begun, chosen))
     if begun is None:
         raise TrainingError("no training images are left after the split: give more images")
-    scored = []
+    scored, num_scored = [], sum(len(_rows_of(rows, subset)) for subset in fits.scored)
     for subset in fits.scored:
         its_rows = _rows_of(rows, subset)
         if len(its_rows):
             fits.fit(subset)
-            scored.append(_scored(detector, images, its_rows, keep=fits.keeps_vectors))
+            scored.append(_scored(detector, images, its_rows, fits.keeps_vectors, num_scored))
     facts = {
         "num_train": sum(len(_rows_of(rows, subset)) for subset in fits.fitted),
-        "num_calibration": sum(len(_rows_of(rows, subset)) for subset in fits.scored),
+        "num_calibration": num_scored,
         "history": [fits.fit()],
     }
     return facts, HeldOut.merge(scored)
@@ -157,9 +157,15 @@ def _positions(rows: pa.Table) -> np.ndarray:
     return rows["position"].to_numpy()
 
 
-def _scored(detector: Detector[Any], images: Images, rows: pa.Table, keep: bool = True) -> HeldOut:
+def _scored(
+    detector: Detector[Any],
+    images: Images,
+    rows: pa.Table,
+    keep: bool = True,
+    total: int | None = None,
+) -> HeldOut:
     ids = rows["image_id"].to_pylist()
-    return HeldOut.from_images(detector, images, _positions(rows), ids, keep)
+    return HeldOut.from_images(detector, images, _positions(rows), ids, keep, total)
 
 
 def fit_statistics(detector: StatisticsDetector[Any, Any], images: Images) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from ganad.calibration import Calibration
 from ganad.detectors.base import Detector, Extendable
 from ganad.detectors.gradient import GradientDetector
+from ganad.heat import Heat, sampled
 from ganad.images.protocol import Images
 from ganad.saved import read_info, read_part
 
@@ -33,33 +34,47 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class HeldOut:
-    """ids (n,), scores float64 (n,), and by level vectors float32 (n, d) or (n, windows, d)."""
+    """ids (n,), scores float64 (n,), by level vectors float32 (n, d) or (n, windows, d), and the
+    heat of some of the images."""
 
     ids: tuple[str, ...] = ()
     scores: np.ndarray = field(default_factory=lambda: np.empty(0))
     vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    heat: Heat = field(default_factory=Heat)
 
     @staticmethod
     def of(
-        detector: Detector[Any], images: Tensor, ids: Sequence[str], keep: bool = True
+        detector: Detector[Any],
+        images: Tensor,
+        ids: Sequence[str],
+        keep: bool = True,
+        total: int | None = None,
     ) -> HeldOut:
         """uint8 images (n, c, h, w), scored by a fitted detector. keep: their vectors, if it has
-        some.
+        some. total: images held out, of which these are a part; left out, these are all.
 
         An image without a finite score is left out: it never gets a p-value. But where networks
         were trained it is a sign that training has diverged, for Calibration to refuse.
         """
         vectors: dict[str, np.ndarray] = {}
+        mapped = sampled(ids, len(ids) if total is None else total)
+        maps: np.ndarray | None = None
         if keep and isinstance(detector, Extendable):
             vectors = detector.vectors(images)
             scores = detector.score_vectors(vectors)
         else:
-            scores = detector.score(images, ids).score
+            # One pass gives both, where every image has its turn.
+            scored = detector.score(images, ids, maps=len(mapped) == len(ids))
+            scores, maps = scored.score, scored.maps
+        names = [ids[place] for place in mapped]
+        if maps is None and mapped:
+            maps = detector.score(images[mapped], names, maps=True).maps
+        heat = Heat() if maps is None else Heat.of(maps, names)
         if isinstance(detector, GradientDetector):
-            return HeldOut(tuple(ids), scores)
+            return HeldOut(tuple(ids), scores, heat=heat)
         good = np.flatnonzero(np.isfinite(scores)).tolist()
         kept = {level: array[good] for level, array in vectors.items()}
-        return HeldOut(tuple(ids[i] for i in good), scores[good], kept)
+        return HeldOut(tuple(ids[i] for i in good), scores[good], kept, heat)
 
     @staticmethod
     def from_images(
@@ -68,12 +83,14 @@ class HeldOut:
         positions: np.ndarray,
         ids: Sequence[str],
         keep: bool = True,
+        total: int | None = None,
     ) -> HeldOut:
-        """The images at these positions, scored; ids: of them, in their order."""
+        """The images at these positions, scored; ids: of them, in their order. total: see of."""
+        total = len(positions) if total is None else total
         starts = range(0, len(positions), CHUNK)
         chunks = ((positions[k : k + CHUNK], ids[k : k + CHUNK]) for k in starts)
         return HeldOut.merge(
-            HeldOut.of(detector, torch.from_numpy(images.take(some)), names, keep)
+            HeldOut.of(detector, torch.from_numpy(images.take(some)), names, keep, total)
             for some, names in chunks
         )
 
@@ -84,6 +101,7 @@ class HeldOut:
         every = [part for part in parts if part.ids]
         if not every:
             return HeldOut()
+        heat = Heat.merge(part.heat for part in every)
         ids = [name for part in every for name in part.ids]
         scores = np.concatenate([part.scores for part in every])
         # A part without vectors, such as one of a crossed calibration, leaves the others none.
@@ -95,14 +113,15 @@ class HeldOut:
         }
         each = sum(vectors[0].nbytes for vectors in joined.values())
         if not each or len(ids) * each <= KEPT_BYTES:
-            return HeldOut(tuple(ids), scores, joined)
+            return HeldOut(tuple(ids), scores, joined, heat)
         order = sorted(range(len(ids)), key=lambda i: hashlib.blake2b(ids[i].encode()).digest())
         kept = sorted(order[: max(1, KEPT_BYTES // each)])
         vectors = {level: array[kept] for level, array in joined.items()}
-        return HeldOut(tuple(ids[i] for i in kept), scores[kept], vectors)
+        return HeldOut(tuple(ids[i] for i in kept), scores[kept], vectors, heat)
 
     def rescored(self, detector: Extendable[Any]) -> HeldOut:
-        """The same images scored by another fit; those without vectors keep their scores."""
+        """The same images scored by another fit; those without vectors keep their scores. Their
+        maps are gone, and the heat stays that of the earlier fit."""
         if not self.vectors:
             return self
         return replace(self, scores=detector.score_vectors(self.vectors))
@@ -113,15 +132,15 @@ class HeldOut:
         return Calibration(self.scores, self.ids, folds) if self.ids else None
 
     def files(self) -> dict[str, bytes]:
-        """The file to save beside the model, by name; none if there are no vectors to keep."""
+        """The files to save beside the model, by name: vectors and heat, if there are any."""
         if not self.vectors:
-            return {}
+            return self.heat.files()
         columns = {"image_id": pa.array(self.ids, pa.string()), "score": pa.array(self.scores)}
         for level, vectors in self.vectors.items():
             columns[level] = pa.FixedShapeTensorArray.from_numpy_ndarray(vectors)
         sink = pa.BufferOutputStream()
         pq.write_table(pa.table(columns), sink, compression="zstd")
-        return {FILE: sink.getvalue().to_pybytes()}
+        return {FILE: sink.getvalue().to_pybytes(), **self.heat.files()}
 
     @staticmethod
     def read(folder: str) -> HeldOut | None:
@@ -137,4 +156,4 @@ class HeldOut:
             if isinstance(array, pa.FixedShapeTensorArray)
         }
         ids = tuple(table["image_id"].to_pylist())
-        return HeldOut(ids, table["score"].to_numpy(), vectors)
+        return HeldOut(ids, table["score"].to_numpy(), vectors, Heat.read(folder) or Heat())

@@ -14,6 +14,7 @@ from ganad.detectors import DETECTORS, configure, create, find
 from ganad.detectors.base import Detector, Extendable
 from ganad.detectors.config import DetectorConfig
 from ganad.errors import ConfigError, ModelError, TrainingError
+from ganad.heat import Heat
 from ganad.model import load
 from ganad.storage import files as storage
 from ganad.training.held_out import HeldOut
@@ -92,7 +93,8 @@ def _extend(name: str, folder: str) -> Start:
     calibration, held_out = model.calibration, HeldOut.read(folder)
     if calibration is not None and calibration.folds:
         # Models that no longer exist have scored these images; their scores stay as they are.
-        held_out = HeldOut(calibration.ids, calibration.scores)
+        heat = Heat.read(folder) or Heat()
+        held_out = HeldOut(calibration.ids, calibration.scores, heat=heat)
     if held_out is None and calibration is not None:
         raise ModelError(
             f"{typed} has no held_out.parquet, so it cannot be calibrated again: "

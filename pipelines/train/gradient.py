@@ -207,7 +207,8 @@ class _Rank:
             | {name: round(spent, 3) for name, spent in self.seconds.items()},
             "history": self.record.history,
         }
-        Model(trainer.detector.eval(), held_out.calibration(), facts).save(job.model)
+        model = Model(trainer.detector.eval(), held_out.calibration(), facts)
+        model.save(job.model, held_out.files())
 
     def _save_checkpoint(self) -> None:
         """Every rank comes here at the same step, because reporting waits for all of them."""

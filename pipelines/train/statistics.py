@@ -56,9 +56,10 @@ class Observer(ModelWorker):
 class Calibrator(ModelWorker):
     """Scores units of images, each with the fitted detector that has not seen it."""
 
-    def setup(self, models: Mapping[str, str], num_threads: int, keep: bool) -> None:
-        """models: file of rows -> the model that scores them. keep: the images' vectors."""
-        self.places, self.num_threads, self.keep = models, num_threads, keep
+    def setup(self, models: Mapping[str, str], num_threads: int, keep: bool, total: int) -> None:
+        """models: file of rows -> the model that scores them. keep: the images' vectors. total:
+        images of all units."""
+        self.places, self.num_threads, self.keep, self.total = models, num_threads, keep, total
         self.load(next(iter(models.values())))
 
     def load(self, place: str) -> None:
@@ -73,7 +74,7 @@ class Calibrator(ModelWorker):
         if images.good:
             ids = [str(images.rows[i]["image_id"]) for i in images.good]
             pixels = torch.from_numpy(images.images)
-            held_out = HeldOut.of(self.model.detector, pixels, ids, self.keep)
+            held_out = HeldOut.of(self.model.detector, pixels, ids, self.keep, self.total)
         return {
             "errors": pickle.dumps(list(images.errors.values())),
             "held_out": pickle.dumps(held_out, protocol=5),
@@ -143,6 +144,7 @@ class _Fit:
             "models": models,
             "num_threads": self.resources.threads,
             "keep": self.fits.keeps_vectors,
+            "total": sum(part.num_rows for part in files.values()),
         }
         scored = []
         for subset, row in self._passed("calibrating", files, Calibrator, arguments):

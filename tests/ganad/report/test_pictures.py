@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ganad.report.pictures import Scale, fitted, heat_map, outline, thumbnail, thumbnail_side
+from ganad.heat import Heat
+from ganad.report.pictures import fitted, heat_map, outline, thumbnail, thumbnail_side
+from ganad.report.scale import Scale
 
 
 def opened(uri):
@@ -53,12 +55,14 @@ def test_values_beyond_the_scale_are_drawn_at_its_ends():
     assert low == heat_map(np.zeros((4, 4)), Scale(0, 1), 4, 4)
 
 
-def test_one_scale_for_all_maps():
-    maps = [np.zeros((10, 10)), np.full((10, 10), 4.0), None]
-    scale = Scale.over(maps)
-    assert (scale.low, scale.high) == (2.0, 4.0)
-    assert Scale.over([None]) is None
-    constant = Scale.over([np.ones((3, 3))])
+def test_the_scale_has_the_level_of_normal_images_in_its_middle():
+    maps = [np.eye(4) * peak for peak in range(1, 101)]
+    heat = Heat.of([*maps, None, np.full((4, 4), np.nan)], [str(i) for i in range(102)])
+    assert len(heat) == 100
+    scale = Scale.of(heat)
+    assert (scale.low, scale.high) == (0.0, 2 * heat.level(0.01))
+    assert Scale.of(Heat()) is None
+    constant = Scale.of(Heat.of([np.ones((3, 3))], ["a"]))
     assert constant.high > constant.low
 
 

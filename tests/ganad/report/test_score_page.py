@@ -1,5 +1,6 @@
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,6 +10,7 @@ from PIL import Image
 from ganad.archive.manifest import write_manifest
 from ganad.calibration import Calibration
 from ganad.errors import ConfigError
+from ganad.heat import Heat
 from ganad.images import load
 from ganad.report import write_report
 from ganad.scores.table import ScoreTable
@@ -62,7 +64,12 @@ def written(table, tmp_path, **options):
 
 def dark(table, model):
     def map_images(rows):
-        return [255 - np.asarray(Image.open(row["uri"]).convert("L"), float) for row in rows]
+        return [
+            255 - np.asarray(Image.open(row["uri"]).convert("L"), float)
+            if Path(row["uri"]).exists()
+            else None
+            for row in rows
+        ]
 
     return map_images
 
@@ -218,6 +225,21 @@ def test_the_calibration_of_the_model_is_told(tmp_path):
     assert "no p-value is below 0.01; 200 or more give finer ones" in reader.words
     assert len(reader.find("path", "band")) == 1
     assert '"epochs": 15' in reader.words
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_an_image_looks_the_same_however_many_are_shown(table, tmp_path, monkeypatch, recorded):
+    if recorded:
+        heat = Heat(("a", "b"), np.array([10.0, 20.0]), np.array([90.0, 100.0]))
+        monkeypatch.setattr("ganad.report.scale.heat_of", lambda table, model: heat)
+    shown = []
+    for num in (2, 5, 50):
+        reader = Reader(written(table, tmp_path, num_worst=num, provider=dark))
+        photos, maps = reader.find("img", "photo"), reader.find("img", "heat")
+        by_name = zip(photos, maps, strict=True)
+        shown.append({photo["alt"]: heat["src"] for photo, heat in by_name})
+    for few in shown[:2]:
+        assert few.items() <= shown[2].items()
 
 
 def test_small_images_are_not_blurred_and_the_page_is_small(table, tmp_path):

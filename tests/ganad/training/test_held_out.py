@@ -10,6 +10,7 @@ import torch
 from ganad.detectors import configure, create
 from ganad.detectors.statistics.gaussian import Gaussian
 from ganad.errors import ModelError
+from ganad.heat import Heat
 from ganad.model import Model
 from ganad.training.held_out import HeldOut
 
@@ -75,3 +76,41 @@ def test_parts_without_vectors_leave_scores_alone() -> None:
     assert both.ids == ("a", "b")
     assert not both.vectors
     assert not both.files()
+
+
+def test_the_heat_of_normal_images_is_kept_whatever_the_pieces(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gaussian = detector()
+    some, ids = images(40), [f"image {i}" for i in range(40)]
+    gaussian.finish(gaussian.observe(gaussian.begin(some), some))
+    whole = HeldOut.of(gaussian, some, ids).heat
+    maps = gaussian.score(some, ids, maps=True).maps
+    assert maps is not None
+    np.testing.assert_allclose(whole.peaks, maps.max((1, 2)))
+    np.testing.assert_allclose(whole.medians, np.median(maps, (1, 2)))
+    monkeypatch.setattr("ganad.heat.SAMPLE", 10)
+    few = HeldOut.of(gaussian, some, ids)
+    assert 0 < len(few.heat) < 25
+    parts = [
+        HeldOut.of(gaussian, some[k : k + 8], ids[k : k + 8], total=40) for k in range(0, 40, 8)
+    ]
+    merged = HeldOut.merge(parts)
+    assert merged.heat.ids == few.heat.ids
+    folder = Model(gaussian, few.calibration()).save(str(tmp_path), few.files())
+    read = Heat.read(folder)
+    assert read is not None
+    assert read.ids == few.heat.ids
+    np.testing.assert_array_equal(read.peaks, few.heat.peaks)
+    file = tmp_path / "heat.parquet"
+    file.write_bytes(file.read_bytes()[:-50] + bytes(50))
+    with pytest.raises(ModelError, match=r"is damaged \(heat.parquet has changed\)"):
+        Heat.read(folder)
+
+
+def test_a_normal_image_exceeds_a_level_as_rarely_as_it_says() -> None:
+    peaks = np.arange(1.0, 200.0)
+    heat = Heat(tuple(map(str, peaks)), peaks / 2, peaks)
+    assert heat.level(0.01) == 198  # a further image is above it with probability 2/200 at most
+    assert heat.level(0.001) == 199  # the largest there is
+    assert heat.middle == 50
