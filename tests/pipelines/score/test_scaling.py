@@ -23,7 +23,7 @@ def test_a_job_brings_its_workers_and_they_go(
     assert len(head) == 1
     unsaid = scaling_cluster.ganad("submit", "--", *train)
     assert unsaid.returncode == 1
-    assert "ganad: --gpu or --no-gpu: the cluster has no worker yet" in unsaid.stdout
+    assert "ganad: --gpu or --no-gpu is needed: the cluster has no worker yet" in unsaid.stdout
     done = scaling_cluster.ganad("submit", "--", *train, "--no-gpu", "--workers", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     info = json.loads((model / "model.json").read_text())
