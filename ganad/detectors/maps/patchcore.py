@@ -106,34 +106,39 @@ class Patchcore(MapDetector[PatchcoreConfig, Candidates]):
         if len(self.memory) == 0:  # before the fit
             places = vectors.new_full(vectors.shape[:2], torch.nan)
         else:
-            flat = vectors.flatten(0, 1)
-            # ‖q − m‖² = ‖q‖² + ‖m‖² − 2 q·m, of which the first part does not rank.
-            lengths = self.memory.square().sum(1)
-            ranks = [
-                torch.addmm(lengths, some, self.memory.T, alpha=-2).amin(1)
-                for some in flat.split(QUERIES)
-            ]
-            squared = torch.cat(ranks) + flat.square().sum(1)
-            places = squared.clamp(min=0).sqrt().unflatten(0, vectors.shape[:2])
+            places = self._nearest(vectors.flatten(0, 1)).unflatten(0, vectors.shape[:2])
         worst = vectors[torch.arange(len(vectors)), places.argmax(1)]
         side = self.maps.grid
         return places.unflatten(1, (side, side)), self._weighted(worst)
+
+    def _nearest(self, vectors: Tensor) -> Tensor:
+        """Vectors (q, C) -> their distances to the nearest entries, (q,)."""
+        # ‖q − m‖² = ‖q‖² + [q, 1]·[−2 m, ‖m‖²], of which the first part does not rank: one product
+        # of matrices, whose result no further pass has to add to.
+        lengths = self.memory.square().sum(1, keepdim=True)
+        entries = torch.cat([-2 * self.memory, lengths], 1).T
+        extended = torch.cat([vectors, vectors.new_ones(len(vectors), 1)], 1)
+        ranks = torch.cat([(some @ entries).amin(1) for some in extended.split(QUERIES)])
+        return (ranks + vectors.square().sum(1)).clamp(min=0).sqrt()
 
     def _weighted(self, worst: Tensor) -> Tensor:
         """Vectors (n, C) of the images' worst places -> the images' scores, (n,)."""
         if len(self.memory) == 0:
             return worst.new_full((len(worst),), torch.nan)
-        # Measured by differences: products lose the digits of short distances.
-        distances = torch.cdist(
-            worst.double(), self.memory.double(), compute_mode="donot_use_mm_for_euclid_dist"
-        )
-        nearest, entries = distances.min(1)
-        between = torch.cdist(self.memory[entries], self.memory)
         num = min(self.config.neighbours, len(self.memory))
+        near = torch.cdist(worst, self.memory).topk(num, dim=1, largest=False).indices
+        entries = near.gather(1, self._exact(worst, near).argmin(1, keepdim=True))[:, 0]
+        between = torch.cdist(self.memory[entries], self.memory)
         around = between.topk(num, dim=1, largest=False).indices
-        shares = (distances.gather(1, around) - nearest[:, None]).exp().sum(1)
-        score = (1 - 1 / shares) * nearest if num > 1 else nearest
+        nearest = self._exact(worst, entries[:, None])
+        shares = (self._exact(worst, around) - nearest).exp().sum(1)
+        score = (1 - 1 / shares) * nearest[:, 0] if num > 1 else nearest[:, 0]
         return score.where(worst.isfinite().all(1), torch.nan)
+
+    def _exact(self, vectors: Tensor, entries: Tensor) -> Tensor:
+        """Distances (n, k) of vectors (n, C) to entries (n, k) of the memory, in float64. They are
+        measured by differences: products lose the digits of short distances."""
+        return (vectors[:, None].double() - self.memory[entries].double()).norm(dim=2)
 
     def _vectors(self, maps: Tensor) -> Tensor:
         """Raw maps (n, C, g, g) -> standardised vectors by place, (n, P, C)."""
