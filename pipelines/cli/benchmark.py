@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pipelines.cli.options import Debug, Out, Workers, words
 from pipelines.cli.program import Program
+
+DATA = "../shared/data"
+Data = Annotated[str, typer.Option(help="Folder of downloaded image sets.")]
+Seeds = Annotated[str, typer.Option(help="Seeds, comma-separated.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="One config key, such as epochs=30.")]
+Normal = Annotated[
+    str, typer.Option(help="Labels of normal test images in folders, comma-separated.")
+]
+Cores = Annotated[int, typer.Option(min=1, help="Threads per run.")]
 
 benchmarks = Program(help="Measure accuracy and speed of ganad.", no_args_is_help=True)
 
@@ -22,26 +31,22 @@ def accuracy(
         str,
         typer.Option("--on", help="digits:C, mnist:C, magnetic_tile or folders, comma-separated."),
     ],
-    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated.")] = "0,1,2",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="One config key, such as epochs=30.")
-    ] = None,
+    seeds: Seeds = "0,1,2",
+    set_: Set = None,
     budget: Annotated[
         str | None, typer.Option(help="Settings by detector: digits, mnist, tile or a TOML file.")
     ] = None,
-    normal: Annotated[
-        str, typer.Option(help="Labels of normal test images in folders, comma-separated.")
-    ] = "",
-    cores: Annotated[int, typer.Option(min=1, help="Threads per run.")] = 1,
+    normal: Normal = "",
+    cores: Cores = 1,
     pixels: Annotated[bool, typer.Option(help="Compare heat maps with masks, too.")] = False,
-    data: Annotated[str, typer.Option(help="Folder of downloaded image sets.")] = "../shared/data",
+    data: Data = DATA,
     debug: Debug = False,
 ) -> None:
     """Measure AUROC and AUPR, mean ± std over seeds, of detectors and trivial ones. Runs resume.
 
     Example: ganad benchmark accuracy --detectors ganomaly --on digits:0,digits:8 --out bench
     """
-    from pipelines.benchmark.accuracy import accuracy as run
+    from pipelines.benchmark.quality.accuracy import accuracy as run
 
     try:
         run(
@@ -60,6 +65,67 @@ def accuracy(
     finally:  # also if some runs failed
         if (Path(out) / "accuracy.md").exists():
             print((Path(out) / "accuracy.md").read_text())
+
+
+@benchmarks.command()
+def ablation(
+    out: Out,
+    data_set: Annotated[
+        str, typer.Option("--on", help="digits:C, mnist:C, magnetic_tile or a folder.")
+    ] = "magnetic_tile",
+    seeds: Seeds = "0,1,2",
+    set_: Set = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Settings: its table ganomaly_maps. tile or a TOML file.")
+    ] = "tile",
+    normal: Normal = "",
+    cores: Cores = 1,
+    data: Data = DATA,
+    debug: Debug = False,
+) -> None:
+    """GANomaly on maps: each part of its score alone, without L_adv, and without training.
+
+    Example: ganad benchmark ablation --out bench/ablation
+    """
+    from pipelines.benchmark.quality.ablation import ablation as run
+
+    options: dict[str, Any] = {"normal": words(normal), "budget": budget, "cores": cores}
+    numbers = [int(seed) for seed in words(seeds)]
+    print(run(out, data_set, numbers, set_ or [], data, **options, debug=debug))
+
+
+@benchmarks.command()
+def calibration(
+    out: Out,
+    detectors: Annotated[
+        str, typer.Option(help="Detectors fitted by statistics, comma-separated.")
+    ] = "gaussian,knn",
+    data_sets: Annotated[
+        str,
+        typer.Option("--on", help="digits:C, mnist:C, magnetic_tile or folders, comma-separated."),
+    ] = "magnetic_tile,mnist:0/8,digits:0",
+    seeds: Seeds = "0,1,2",
+    set_: Set = None,
+    budget: Annotated[str | None, typer.Option(help="Settings by detector: a TOML file.")] = None,
+    normal: Normal = "",
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the crossed calibration.")] = 5,
+    cores: Cores = 1,
+    data: Data = DATA,
+    debug: Debug = False,
+) -> None:
+    """Count fresh normal images with small p-values: held-out and crossed calibration.
+
+    Example: ganad benchmark calibration --out bench/calibration
+    """
+    from pipelines.benchmark.quality.calibration import calibration as run
+
+    options: dict[str, Any] = {"normal": words(normal), "budget": budget, "cores": cores}
+    numbers = [int(seed) for seed in words(seeds)]
+    sets, settings = words(data_sets), set_ or []
+    text = run(
+        out, words(detectors), sets, numbers, settings, data, **options, folds=folds, debug=debug
+    )
+    print(text)
 
 
 @benchmarks.command()
@@ -167,7 +233,7 @@ def scoring(
         int,
         typer.Option("--rows", min=0, help="Rows for the listing and memory tests; 0 skips them."),
     ] = 1_000_000,
-    data: Annotated[str, typer.Option(help="Folder of downloaded image sets.")] = "../shared/data",
+    data: Data = DATA,
     workers: Workers = None,
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds; the median counts.")] = 3,
     s3: Annotated[

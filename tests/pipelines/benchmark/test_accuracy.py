@@ -8,10 +8,10 @@ import pytest
 
 from ganad import fit
 from ganad.errors import ArchiveError, ConfigError, TrainingError
-from pipelines.benchmark.accuracy import accuracy, as_markdown
 from pipelines.benchmark.data import labelled_rows, open_data_set
 from pipelines.benchmark.patches import patches
 from pipelines.benchmark.precision import precision
+from pipelines.benchmark.quality.accuracy import accuracy, as_markdown
 from pipelines.benchmark.search import search
 
 SMALL = ["image_size=16", "channels=1", "width=4", "latent=4", "batch_size=8", "epochs=1"]

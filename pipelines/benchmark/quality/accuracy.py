@@ -7,16 +7,14 @@ cluster they go in parallel, and what is finished is not done again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 from ganad.archive.listing import list_images
 from ganad.detectors import configure
@@ -25,8 +23,8 @@ from ganad.evaluation.metrics import ranking
 from ganad.evaluation.trivial import mean_brightness, trivial_scores
 from pipelines.benchmark.budget import Budget
 from pipelines.benchmark.data import DataSet, open_data_set, tested_rows
-from pipelines.benchmark.run import fit_and_score
-from pipelines.cluster.connection import connected
+from pipelines.benchmark.quality.run import fit_and_score
+from pipelines.benchmark.quality.runs import Run, carry_out, place_of, spread
 from pipelines.console.progress import say
 
 SCHEMA = pa.schema(
@@ -80,69 +78,40 @@ def accuracy(
     folder = Path(out).absolute()
     chosen = [open_data_set(name, Path(data), folder / "data", normal) for name in data_sets]
     budgets = Budget.read(budget, settings, Path(data).absolute())
-    runs = [(one, name, seed) for one in chosen for name in detectors for seed in seeds]
     # All configs are looked at before anything is computed.
-    plans = [(*run, budgets.values(run[1], run[2], run[0])) for run in runs]
-    for _, name, _, values in plans:
-        configure(budgets.detector(name), values)
-    results = [_result(folder, one, name, seed) for one, name, seed in runs]
-    trivial, failed = [], []
+    runs = []
     for one in chosen:
+        for name in detectors:
+            for seed in seeds:
+                detector, values = budgets.detector(name), budgets.values(name, seed, one)
+                configure(detector, values)
+                known = {"data": one.name, "detector": name, "seed": seed}
+                known["settings"] = budgets.shown(name)
+                place = place_of(folder, one.name, name, seed)
+                runs.append(
+                    Run(place, known, fit_and_score, (one, detector, values, cores, pixels))
+                )
+    trivial, failed, good = [], [], []
+    for one in chosen:
+        its_runs = [run for run in runs if run.known["data"] == one.name]
         try:
-            trivial += _trivial(one)
+            trivial += trivial_rows(one)
+            good += its_runs
         except GanadError as error:
             say(str(error))
-            failed += [_failure(*run, str(error)) for run in runs if run[0] == one]
-            plans = [plan for plan in plans if plan[0] != one]
-    with connected(debug):
-        gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        task = ray.remote(num_cpus=cores, num_gpus=gpus, max_retries=3)(fit_and_score)
-        waiting = {}
-        for one, name, seed, values in plans:
-            if not _result(folder, one, name, seed).exists():
-                run = task.remote(one, budgets.detector(name), values, cores, pixels)
-                waiting[run] = (one, name, seed)
-        while waiting:
-            (done,), _ = ray.wait(list(waiting))
-            one, name, seed = waiting.pop(done)
-            try:
-                found = ray.get(done)
-            except ray.exceptions.RayTaskError as error:
-                failed.append(_failure(one, name, seed, str(error.cause)))
-                say(f"{one.name}, {name}, seed {seed}: {error.cause}")
-                continue
-            known = {"data": one.name, "detector": name, "seed": seed}
-            known["settings"] = budgets.shown(name)
-            _keep(_result(folder, one, name, seed), [{**known, **row} for row in found])
-            say(
-                f"{one.name}, {name}, seed {seed}: AUROC {found[0]['auroc']:.3f} "
-                f"({len(waiting)} runs to go)"
-            )
-            _write(trivial, results, failed, folder)
-    table = _write(trivial, results, failed, folder)
+            failed += [run.failed(str(error)) for run in its_runs]
+    for run, problem in carry_out(good, cores, debug):
+        if problem is not None:
+            failed.append(run.failed(problem))
+        _write(trivial, runs, failed, folder)
+    table = _write(trivial, runs, failed, folder)
     if failed:
         raise TrainingError(f"{len(failed)} runs failed, the first: {failed[0]['error']}")
     return table
 
 
-def _failure(chosen: DataSet, detector: str, seed: int, error: str) -> dict[str, Any]:
-    return {"data": chosen.name, "detector": detector, "seed": seed, "error": error}
-
-
-def _result(folder: Path, chosen: DataSet, detector: str, seed: int) -> Path:
-    data_set = chosen.name.replace(":", "-").replace("/", "_")
-    return folder / "runs" / f"{data_set}-{detector}-seed{seed}.json"
-
-
-def _keep(place: Path, rows: list[dict[str, Any]]) -> None:
-    """A result that is there is whole."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    fresh = place.with_suffix(".part")
-    fresh.write_text(json.dumps(rows, indent=2))
-    fresh.rename(place)
-
-
-def _trivial(chosen: DataSet) -> list[dict[str, Any]]:
+def trivial_rows(chosen: DataSet) -> list[dict[str, Any]]:
+    """The figures of detectors that look at the brightness alone, or at nothing."""
     levels, _ = mean_brightness(list(list_images([chosen.train])))
     test = tested_rows(chosen)
     tested, ids = mean_brightness(test)
@@ -168,12 +137,9 @@ def _trivial(chosen: DataSet) -> list[dict[str, Any]]:
 
 
 def _write(
-    trivial: list[dict[str, Any]], results: list[Path], failed: list[dict[str, Any]], folder: Path
+    trivial: list[dict[str, Any]], runs: list[Run], failed: list[dict[str, Any]], folder: Path
 ) -> pa.Table:
-    rows = trivial + [
-        row for place in results if place.exists() for row in json.loads(place.read_text())
-    ]
-    rows += failed
+    rows = trivial + [row for run in runs for row in run.rows] + failed
     table = pa.Table.from_pylist(
         [{column: row.get(column) for column in SCHEMA.names} for row in rows], schema=SCHEMA
     )
@@ -208,10 +174,10 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
             detector,
             good[0].get("settings", ""),
             str(len(good)) if good == group else f"{len(good)} of {len(group)}",
-            _spread([row["auroc"] for row in good]),
-            _spread([row["aupr"] for row in good]),
+            spread([row["auroc"] for row in good]),
+            spread([row["aupr"] for row in good]),
             *(
-                _spread([row[key] for row in good if row.get(key)])
+                spread([row[key] for row in good if row.get(key)])
                 for key in ("pixel_auroc", "aupro")
             ),
             f"{good[0]['anomaly_ratio']:.3f}",
@@ -219,12 +185,6 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _spread(values: list[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.3f}" if values else ""
-    return f"{mean(values):.3f} ± {stdev(values):.3f}"
 
 
 def _mean(group: list[dict[str, Any]], key: str) -> str:

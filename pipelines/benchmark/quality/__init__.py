@@ -1,0 +1,1 @@
+"""Benchmarks of what detectors find, and of what their numbers promise."""
