@@ -75,7 +75,7 @@ class Scorer(ModelWorker):
                 position: ScoreFile(self.table, self.models[position].id, number, number)
                 for position in group
             }
-            wanted = [position for position, file in files.items() if not storage.exists(file.uri)]
+            wanted = [position for position, file in files.items() if not _is_there(file)]
             if not wanted:
                 continue
             models = [self.models[position] for position in wanted]
@@ -93,6 +93,10 @@ class Scorer(ModelWorker):
             "first": images.rows[0]["name"],
             **self.process,
         }
+
+
+def _is_there(file: ScoreFile) -> bool:
+    return patiently(functools.partial(storage.exists, file.uri), file.uri, JOB_PATIENCE_S)
 
 
 def _is_restarted() -> bool:

@@ -338,7 +338,7 @@ def test_ctrl_c_detaches_and_the_same_command_comes_back(
     assert user.stdout is not None
     assert any("indexed" in line for line in user.stdout)
     user.send_signal(signal.SIGINT)
-    said = user.communicate(timeout=60)[1]
+    said = user.communicate(timeout=300)[1]
     assert user.returncode == 130
     (back,) = re.findall(r"keeps running. To follow it again: ganad (.*)", said)
     job = back.split()[1]
