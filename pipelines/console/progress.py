@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
 import time
@@ -14,11 +13,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from pipelines.console.terminal import Terminal, one_line, terminal
 
@@ -77,7 +78,7 @@ class Meter:
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[note]}"),
                 TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                _Left(self),
                 console=screen,
             )
             self._bar.start()
@@ -102,9 +103,19 @@ class Meter:
 
     @property
     def rate(self) -> float:
-        """Units per second since the start."""
-        elapsed = time.monotonic() - self._began
-        return (self.done - self.already) / elapsed if elapsed > 0 else math.nan
+        """Units per second from the start to the last progress: work comes in large pieces, and
+        while none is reported the ones in hand go on."""
+        elapsed = self._updated - self._began
+        return (self.done - self.already) / elapsed if elapsed > 0 else 0.0
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to the end as foreseen at the last progress, counting down since. None if that
+        moment has passed, or before there is anything to foresee it from."""
+        if self.open_ended or self.rate <= 0:
+            return None
+        left = (self.total - self.done) / self.rate - (time.monotonic() - self._updated)
+        return left if left > 0 else None
 
     def expect(self, total: int, open_ended: bool) -> None:
         """Set the total known so far. open_ended: True if it may grow."""
@@ -115,8 +126,9 @@ class Meter:
 
     def update(self, done: int, note: str = "") -> None:
         """Set the units done so far, including those done before the start."""
+        if done != self.done:
+            self._updated = time.monotonic()
         self.done, self.note = done, note
-        self._updated = time.monotonic()
         if self._bar is not None:
             shown = f"{self.rate:,.0f} {self.unit}/s {note}"
             self._bar.update(self._task, completed=done, note=shown)
@@ -132,9 +144,8 @@ class Meter:
         self._last = time.monotonic()
         self._reported = self.done
         quiet = self._last - self._updated
-        left = (self.total - self.done) / self.rate if self.rate > 0 else math.inf
-        known = 0 < left < math.inf and not self.open_ended
-        remaining = f", {duration(left)} left" if known else ""
+        left = self.left
+        remaining = "" if left is None else f", {duration(left)} left"
         least = "at least " if self.open_ended else ""
         note = f", {self.note}" if self.note else ""
         note += f", no progress for {duration(quiet)}" if quiet >= QUIET_S else ""
@@ -142,6 +153,18 @@ class Meter:
             f"{self.title}: {self.done:,} of {least}{self.total:,} {self.unit}, "
             f"{self.rate:,.0f}/s{remaining}{note}"
         )
+
+
+class _Left(ProgressColumn):
+    """The time left as the meter foresees it."""
+
+    def __init__(self, meter: Meter) -> None:
+        super().__init__()
+        self.meter = meter
+
+    def render(self, task: Task) -> Text:
+        left = self.meter.left
+        return Text("" if left is None else f"{duration(left)} left", style="progress.remaining")
 
 
 @contextmanager

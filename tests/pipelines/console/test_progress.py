@@ -83,3 +83,24 @@ def test_a_total_that_may_grow(
     first, last = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"scoring: 12,000 of at least 131,072 images, \d+/s", first), first
     assert re.fullmatch(r"scoring: 12,000 of 140,000 images, \d+/s, \d+ min \d+ s left", last), last
+
+
+def test_the_time_left_counts_down_while_nothing_is_reported(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    meter = Meter("scoring", 100, "images", already=20)
+    assert meter.left is None
+    now += 20
+    meter.update(60)
+    assert (meter.rate, meter.left) == (2, 20)
+    now += 15
+    meter.update(60)  # a look that finds nothing new
+    assert (meter.rate, meter.left) == (2, 5)
+    now += 10
+    assert meter.left is None  # overdue: better none than one that climbs
+    meter.update(90)
+    assert meter.left == pytest.approx(10 / (70 / 45))
+    meter.expect(200, open_ended=True)
+    assert meter.left is None
