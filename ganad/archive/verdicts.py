@@ -16,6 +16,8 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from ganad.errors import ArchiveError
 from ganad.storage import files as storage
 
@@ -26,6 +28,7 @@ FALSE_ALARM: Choice = "false alarm"
 NONE: Choice = ""
 CHOICES: tuple[Choice, ...] = (DEFECT, FALSE_ALARM, NONE)
 
+_MOMENT = pa.timestamp("us", "UTC")
 _LABELS = {DEFECT: ("defect", "true"), FALSE_ALARM: ("good", "false"), NONE: ("", "")}
 
 
@@ -87,6 +90,26 @@ def read_verdicts(uri: str) -> dict[str, Verdict]:
             file = storage.join(folder, name)
             lines += parse(storage.read_bytes(file), file)
     return latest(lines)
+
+
+def verdict_rows(uri: str) -> pa.Table:
+    """The current verdicts of a score table, a row for each image: image_id, name, verdict, who,
+    judged_at, and the model whose scores were shown. Raises ArchiveError."""
+    current = read_verdicts(uri).values()
+    columns = {
+        name: pa.array([getattr(one, name) for one in current], pa.string())
+        for name in ("image_id", "name", "verdict", "who", "model")
+    }
+    moments = pa.array([_moment(one.when) for one in current], _MOMENT)
+    return pa.table({**columns, "judged_at": moments})
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:  # a line that a person wrote
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def is_verdicts(uri: str) -> bool:

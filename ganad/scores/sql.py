@@ -27,7 +27,7 @@ _READERS = {
     ".json": "read_json",
     ".jsonl": "read_json",
 }
-_TAKEN = {"parts", "labelled", "ensemble"}
+_TAKEN = {"parts", "labelled", "ensemble", "verdicts"}
 SAME_COMMAND = "run the same ganad score command again, which scores its images again"
 
 
@@ -104,6 +104,11 @@ class Session:
         except duckdb.Error as error:
             reason = self._files.failure or shortened(str(error).strip().split("\n")[0], 200)
             raise ConfigError(f"--with {typed} cannot be read: {reason}") from None
+        self.views.append(view)
+
+    def add_rows(self, view: str, rows: pa.Table) -> None:
+        """Add a view over rows in memory."""
+        self.connection.register(view, rows)
         self.views.append(view)
 
     def _source(self, prefix: str, parts: Mapping[str, PartFile]) -> str:

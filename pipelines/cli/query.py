@@ -12,6 +12,7 @@ from typing import Any, Literal, TextIO
 
 import pyarrow as pa
 
+from ganad.archive.verdicts import verdict_rows
 from ganad.errors import ConfigError, QueryError
 from ganad.evaluation.ensemble import VIEW, add_ensemble
 from ganad.evaluation.flags import (
@@ -37,6 +38,8 @@ from pipelines.console.output import (
 )
 from pipelines.console.progress import say
 
+VERDICTS = "verdicts"
+"""The view of what people have said in ganad browse; its files are read only if it is asked for."""
 TOP = 20
 """Default number of images."""
 SHOWN_ROWS = 100
@@ -104,12 +107,13 @@ def query(
     """Write the result of a query to out (standard output) as a table, JSON, CSV, Parquet or Arrow.
 
     tables: the first is the view `scores`; each is also a view named after its folder, and so is
-    each of files (CSV, JSON, Parquet). sql: one SELECT, PIVOT or EXPLAIN. Instead of SQL: top, the
-    K highest scores of each model, without images with an error; fdr, the images that a false
-    discovery rate flags; budget, about that many images of each model; where, a condition on rows,
-    alone or with one of these. ensemble: fisher, min or mean of the models' p-values, queried
-    instead of the models. copy_to, link_to: folder for the images in the result. limits: memory
-    and disk that the query may use.
+    each of files (CSV, JSON, Parquet). The view `verdicts` has what people said of the images of
+    the first table. sql: one SELECT, PIVOT or EXPLAIN. Instead of SQL: top, the K highest scores of
+    each model, without images with an error; fdr, the images that a false discovery rate flags;
+    budget, about that many images of each model; where, a condition on rows, alone or with one of
+    these. ensemble: fisher, min or mean of the models' p-values, queried instead of the models.
+    copy_to, link_to: folder for the images in the result. limits: memory and disk that the query
+    may use.
     """
     out = out or sys.stdout
     check_format(format, FORMATS)
@@ -123,6 +127,8 @@ def query(
         raise QueryError(f"{' '.join(places)}: give SQL, or one table")
     with closing(first.session(limits)) as session:
         _add_views(session, opened, files)
+        if re.search(rf"\b{VERDICTS}\b", question.typed, re.IGNORECASE):
+            session.add_rows(VERDICTS, verdict_rows(first.uri))
         statement = _statement(first, session, question, format == "table", copy_to or link_to)
         if sql is not None or where is not None:
             for sentence in promises(first, session, statement):

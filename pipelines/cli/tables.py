@@ -60,7 +60,8 @@ def query(
 ) -> None:
     """Query score tables, with or without SQL.
 
-    Each table is a view named after its folder; the first one is also named `scores`.
+    Each table is a view named after its folder; the first one is also named `scores`, and
+    `verdicts` has what people said of its images in ganad browse.
 
     Example: ganad query scores --top 10 --where "p_value < 0.01"
     """

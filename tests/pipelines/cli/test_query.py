@@ -7,6 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ganad.archive.manifest import write_manifest
+from ganad.archive.verdicts import DEFECT, FALSE_ALARM, NONE
+from ganad.browse.verdicts import Verdicts
 from ganad.errors import ConfigError, QueryError
 from ganad.scores.table import ScoreTable
 from pipelines.cli.query import query, split_words
@@ -304,3 +306,26 @@ def test_wrong_questions_are_told(table, options, error, message):
 def test_standard_output_is_where_it_goes(table, capsys):
     query(table, top=1, format="json")
     assert len(json.loads(capsys.readouterr().out)) == 2
+
+
+def test_verdicts_are_a_view(table):
+    counted = "SELECT count(*) AS n FROM Verdicts"
+    assert rows(table, counted) == [{"n": 0}]
+    images = {row["image_id"]: row for row in ScoreTable(table).query("FROM scores").to_pylist()}
+    first, second, third, *_ = images.values()
+    ada, bob = (Verdicts(ScoreTable(table).uri, who) for who in ("Ada", "Bob"))
+    ada.judge([first, second], DEFECT, MODEL)
+    ada.judge([third], DEFECT, MODEL)
+    ada.judge([third], NONE, MODEL)
+    bob.judge([first], FALSE_ALARM, OTHER)
+    found = rows(table, "SELECT * EXCLUDE judged_at FROM verdicts ORDER BY who")
+    assert found == [
+        {"image_id": row["image_id"], "name": row["name"], "verdict": said, "who": who, "model": by}
+        for row, said, who, by in (
+            (second, DEFECT, "Ada", MODEL),
+            (first, FALSE_ALARM, "Bob", OTHER),
+        )
+    ]
+    joined = "SELECT count(*) AS n FROM verdicts v JOIN scores USING (image_id) WHERE judged_at > "
+    assert rows(table, joined + "TIMESTAMPTZ '2020-01-01'") == [{"n": 4}]
+    assert len(rows(table, where="image_id IN (SELECT image_id FROM verdicts)")) == 4
