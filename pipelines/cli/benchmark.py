@@ -18,6 +18,9 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="One config key, su
 Normal = Annotated[
     str, typer.Option(help="Labels of normal test images in folders, comma-separated.")
 ]
+Anomalib = Annotated[
+    str | None, typer.Option(help="A python that has anomalib, to measure it beside.")
+]
 Cores = Annotated[int, typer.Option(min=1, help="Threads per run.")]
 
 benchmarks = Program(help="Measure accuracy and speed of ganad.", no_args_is_help=True)
@@ -140,9 +143,7 @@ def training(
     job_steps: Annotated[
         int, typer.Option(min=1, help="Steps of each Ray job, with a checkpoint every 200.")
     ] = 200,
-    anomalib: Annotated[
-        str | None, typer.Option(help="A python that has anomalib, to measure it beside.")
-    ] = None,
+    anomalib: Anomalib = None,
     debug: Debug = False,
 ) -> None:
     """Measure the training speed of GANomaly: ganad's loop, plain PyTorch, anomalib and Ray jobs.
@@ -223,6 +224,30 @@ def patches(
 
 
 @benchmarks.command()
+def maps(
+    source: Annotated[str, typer.Argument(help="Normal images.")],
+    detectors: Annotated[
+        str, typer.Option(help="Detectors over maps, comma-separated.")
+    ] = "padim,patchcore",
+    set_: Set = None,
+    num: Annotated[int | None, typer.Option(min=2, help="Images to fit to. Default: all.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each way.")] = 7,
+    cores: Cores = 1,
+    anomalib: Anomalib = None,
+) -> None:
+    """Speed and memory of padim and patchcore, beside the bare forward pass of their network.
+
+    Example: ganad benchmark maps parts/train
+    """
+    from pipelines.benchmark.maps import maps as run
+    from pipelines.console.output import write_table
+
+    options: dict[str, Any] = {"num": num, "rounds": rounds, "cores": cores}
+    rows = run(source, set_ or [], detectors=words(detectors), anomalib=anomalib, **options)
+    write_table(list(rows[0]), rows, sys.stdout)
+
+
+@benchmarks.command()
 def scoring(
     out: Out,
     model: Annotated[
@@ -239,9 +264,7 @@ def scoring(
     s3: Annotated[
         str | None, typer.Option(help="s3:// prefix to copy the images to and score from.")
     ] = None,
-    anomalib: Annotated[
-        str | None, typer.Option(help="A python that has anomalib, to measure it beside.")
-    ] = None,
+    anomalib: Anomalib = None,
 ) -> None:
     """Measure scoring against the limits of the machine: each stage, listing, driver memory.
 
