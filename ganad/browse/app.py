@@ -132,6 +132,7 @@ class Browser:
             selection=selection,
             rows=found,
             row=next((row for row in found if row["model"] == selection.model), found[0]),
+            regions=self.rows.regions(selection.model, image_id),
             verdict=self.verdicts.known.get(image_id),
             previous=neighbours[0],
             next=neighbours[1],

@@ -220,6 +220,13 @@ class Rows:
         sql = f"SELECT model, {_SHOWN} FROM images WHERE image_id = $1 ORDER BY model"
         return self._query(sql, [image_id])
 
+    def regions(self, model: str, image_id: str) -> list[dict[str, Any]]:
+        """The regions of one image, the highest peak first; none if the table holds none."""
+        if "regions" not in self._session.views:
+            return []
+        sql = "SELECT * FROM regions WHERE model = $1 AND image_id = $2 ORDER BY peak DESC, y0, x0"
+        return self._query(sql, [model, image_id])
+
     def typical(self, model: str, num: int) -> list[dict[str, Any]]:
         """num images around the median score: what the archive usually looks like."""
         with self._lock:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ganad.errors import TableError
+from ganad.scores import regions
 from ganad.scores.checksums import Damaged
 from ganad.scores.files import ScoreFile, list_files, live
 from ganad.scores.parts import read_part, write_part
@@ -46,9 +47,10 @@ def compact(
     if not files:
         raise TableError(f"{table} holds no scores: give a folder that ganad score wrote")
     current = live(files)
+    with_regions = regions.models_with_regions(uri)
     rows = 0
     for group in _groups(current, target_bytes):
-        rows += _merge(table, group)
+        rows += _merge(table, group, group[0].model in with_regions)
         on_rows(rows)
     # An interrupted command may have left superseded files.
     after = list_files(uri)
@@ -56,6 +58,7 @@ def compact(
     for file in after:
         if file not in kept:
             storage.remove(file.uri)
+    regions.remove_left_over(uri, kept)
     return Compacted(len(current), len(kept))
 
 
@@ -74,22 +77,25 @@ def _groups(files: Sequence[ScoreFile], target_bytes: int) -> Iterator[list[Scor
         yield group
 
 
-def _merge(typed: str, group: Sequence[ScoreFile]) -> int:
+def _merge(typed: str, group: Sequence[ScoreFile], with_regions: bool) -> int:
     tables, notes = [], []
-    for file in group:
-        try:
-            rows, work = read_part(file)
-        except Damaged as error:
-            raise TableError(
-                f"{typed} has a damaged file ({error}): run the same ganad score command again, "
-                f"then compact"
-            ) from None
-        tables.append(rows)
-        # Each note keeps the name of its original file.
-        notes += [{"part": file.name, **note} for note in work]
-    merged = pa.concat_tables(tables)
     first = group[0]
-    write_part(ScoreFile(first.table, first.model, first.first, group[-1].last), merged, notes)
+    target = ScoreFile(first.table, first.model, first.first, group[-1].last)
+    try:
+        for file in group:
+            rows, work = read_part(file)
+            tables.append(rows)
+            # Each note keeps the name of its original file.
+            notes += [{"part": file.name, **note} for note in work]
+        if with_regions:
+            regions.merge(group, target)
+    except Damaged as error:
+        raise TableError(
+            f"{typed} has a damaged file ({error}): run the same ganad score command again, "
+            f"then compact"
+        ) from None
+    merged = pa.concat_tables(tables)
+    write_part(target, merged, notes)
     for file in group:
         storage.remove(file.uri)
     return len(merged)

@@ -4,6 +4,7 @@ TABLE/_job.json               the manifest's id and the size of a unit; written 
 TABLE/_manifest/              the list of images, unless the user gave a manifest
 TABLE/_runs/MODEL.json        command, counts, versions and timings of a model's run
 TABLE/model=MODEL/part-UNIT.parquet, or part-FIRST-LAST.parquet for several units
+TABLE/_regions/model=MODEL/   the regions of each of these files, in a file of the same name
 
 Other programs can read the folder as a Parquet data set: they skip names that begin with _.
 """
@@ -13,12 +14,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ganad.storage import files as storage
 from ganad.storage import s3
 
-JOB, RUNS, MANIFEST = "_job.json", "_runs", "_manifest"
+JOB, RUNS, MANIFEST, REGIONS = "_job.json", "_runs", "_manifest", "_regions"
 OLD_JOB, OLD_RUN = "job.json", "run.json"
 """Names that earlier versions used; such tables can be read and resumed."""
 
@@ -56,6 +57,11 @@ class ScoreFile:
     @property
     def uri(self) -> str:
         return storage.join(self.table, self.path)
+
+    @property
+    def regions(self) -> ScoreFile:
+        """The file of the regions of its images, of unknown size."""
+        return replace(self, table=storage.join(self.table, REGIONS), size=0)
 
     @property
     def units(self) -> range:

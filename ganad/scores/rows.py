@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from ganad.images.decode import Decoded
+from ganad.scores import regions
 from ganad.scores.table import SCHEMA
 
 if TYPE_CHECKING:
-    from ganad.model import Model
+    from ganad.model import ImageScores, Model
 
 CARRIED = ("image_id", "uri", "member", "name", "label", "abnormal", "mask")
 
@@ -23,6 +24,33 @@ def score_rows(
 ) -> pa.Table:
     """Score the images; one row of the result per row given. A row without a score has an error."""
     scores = model.score_decoded(decoded, [row["image_id"] for row in rows])
+    return _table(model, scores, rows, decoded)
+
+
+def rows_and_regions(
+    model: Model, rows: Sequence[Mapping[str, Any]], decoded: Sequence[Decoded], level: float
+) -> tuple[pa.Table, pa.Table]:
+    """As score_rows, with the regions of the images, whose heat maps are above the level."""
+    scores = model.score_decoded(decoded, [row["image_id"] for row in rows], maps=True)
+    found = []
+    for row, image, score, heat in zip(rows, decoded, scores.score, scores.maps, strict=True):
+        if heat is None or not np.isfinite(score):
+            continue
+        assert image.width is not None
+        assert image.height is not None
+        names = {"image_id": row["image_id"], "uri": row["uri"]}
+        of_image = regions.find(heat, level, image.width, image.height)
+        found += [{**names, **region} for region in of_image]
+    table = pa.Table.from_pylist(found, schema=regions.SCHEMA)
+    return _table(model, scores, rows, decoded), table
+
+
+def _table(
+    model: Model,
+    scores: ImageScores,
+    rows: Sequence[Mapping[str, Any]],
+    decoded: Sequence[Decoded],
+) -> pa.Table:
     now = datetime.now(UTC)
     finite = np.isfinite(scores.score)
     errors = [

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from ganad.errors import ConfigError, QueryError, TableError
 from ganad.scores.partfiles import PartFile, PartFiles
+from ganad.scores.regions import COLUMNS as REGIONS
 from ganad.scores.values import exact
 from ganad.storage import files as storage
 from ganad.storage.database import Database, Limits, identifier, quoted
@@ -27,13 +28,16 @@ _READERS = {
     ".json": "read_json",
     ".jsonl": "read_json",
 }
-_TAKEN = {"parts", "labelled", "ensemble", "verdicts"}
+_TAKEN = {"parts", "labelled", "ensemble", "verdicts", "regions"}
+_NO_REGIONS = "name regions does not exist"
+"""DuckDB's words."""
 SAME_COMMAND = "run the same ganad score command again, which scores its images again"
 
 
 class Session:
     """An in-memory DuckDB with the view `scores` over a table's Parquet parts, and the view
-    `parts`, which has the column filename as well.
+    `parts`, which has the column filename as well. Over the files of regions, if there are any,
+    it has the view `regions`.
 
     Filters are pushed down into the parts. SQL cannot read or write any other file, local or
     remote, or change settings; only DuckDB itself spills into a temporary folder. One result is
@@ -47,6 +51,7 @@ class Session:
         parts: Mapping[str, PartFile],
         columns: Sequence[str],
         limits: Limits | None = None,
+        regions: Mapping[str, PartFile] | None = None,
     ) -> None:
         self.typed = typed
         self.columns = columns
@@ -68,6 +73,11 @@ class Session:
             source = self._source("", parts)
             self._execute(f"CREATE VIEW parts AS SELECT *, filename FROM {source}")
             self._execute(f"CREATE VIEW scores AS SELECT {self._names} FROM parts")
+            if regions:
+                found = ", ".join(map(identifier, REGIONS))
+                source = self._source("", regions)
+                self._execute(f"CREATE VIEW regions AS SELECT {found} FROM {source}")
+                self.views.append("regions")
         self.connection.execute(f"SET allowed_directories = [{quoted(PartFiles.uri(''))}]")
         self.connection.execute("SET enable_external_access = false")
         self.connection.execute("SET lock_configuration = true")
@@ -195,10 +205,15 @@ class Session:
                     f"{self.typed} holds files that are not parts of a score table ({message}): "
                     f"score into a fresh folder"
                 ) from None
+            if _NO_REGIONS in message:
+                raise QueryError(
+                    f"{shown}: {self.typed} has no regions: score with --regions into a fresh --out"
+                ) from None
             one = len(self.views) == 1
+            more = f"; regions has {', '.join(REGIONS)}" if "regions" in self.views else ""
             raise QueryError(
                 f"{shown}: {message}; the {'view is' if one else 'views are'} "
-                f"{', '.join(self.views)}, with the columns {', '.join(self.columns)}"
+                f"{', '.join(self.views)}, with the columns {', '.join(self.columns)}{more}"
             ) from None
 
     def _damaged_part(self, error: Exception) -> str | None:

@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from ganad.errors import TableError
+from ganad.scores import regions
 from ganad.scores.files import JOB, MANIFEST, OLD_JOB, ScoreFile, list_files, list_models, live
 from ganad.scores.partfiles import PartFile, PartFiles
 from ganad.scores.records import Counts, Run, read_runs
@@ -101,13 +102,14 @@ class ScoreTable:
         return max(self.runs.values(), key=lambda run: run.finished_at or run.started_at)
 
     def connect(self) -> duckdb.DuckDBPyConnection:
-        """An in-memory DuckDB with the view `scores` over all parts, restricted as described in
-        ganad.scores.sql.Session."""
+        """An in-memory DuckDB with the view `scores` over all parts, and `regions` if there are
+        any, restricted as described in ganad.scores.sql.Session."""
         return self.session().connection
 
     def session(self, limits: Limits | None = None) -> Session:
         """A connection with readable errors; close it after use."""
-        return Session(self.typed, self.part_files, COLUMNS, limits)
+        found = regions.part_files(self.uri, list(self.parts.values()))
+        return Session(self.typed, self.part_files, COLUMNS, limits, found)
 
     @property
     def part_files(self) -> dict[str, PartFile]:

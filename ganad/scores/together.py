@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from ganad.features.shared import Sharing, share
 from ganad.images.decode import Decoded
-from ganad.scores.rows import score_rows
+from ganad.scores.rows import rows_and_regions, score_rows
 
 if TYPE_CHECKING:
     from ganad.model import Model
@@ -44,20 +45,50 @@ def groups(models: Sequence[Model]) -> list[list[int]]:
     return sorted(found + [[one] for one in range(len(models)) if one not in grouped])
 
 
+@dataclass
+class Scored:
+    """What a model makes of images."""
+
+    parts: list[pa.Table] = field(default_factory=list)
+    found: list[pa.Table] = field(default_factory=list)
+    seconds: float = 0.0
+    """That it took; of the first model of a group with the shared pass."""
+
+    @property
+    def rows(self) -> pa.Table:
+        """Of the score table."""
+        return pa.concat_tables(self.parts)
+
+    @property
+    def regions(self) -> pa.Table | None:
+        """None unless they were asked for."""
+        return pa.concat_tables(self.found) if self.found else None
+
+
 def score_together(
-    models: Sequence[Model], rows: Sequence[Mapping[str, Any]], decoded: Sequence[Decoded]
-) -> list[tuple[pa.Table, float]]:
-    """For each model of a group its rows of the score table, and the seconds that it took. The
-    first one's include the shared pass."""
-    parts: list[list[pa.Table]] = [[] for _ in models]
-    seconds = [0.0] * len(models)
-    size = len(decoded) if len(models) == 1 else models[0].detector.scoring_batch
+    models: Sequence[Model],
+    rows: Sequence[Mapping[str, Any]],
+    decoded: Sequence[Decoded],
+    levels: Sequence[float | None] = (),
+) -> list[Scored]:
+    """For each model of a group what it makes of the images. levels: of each model, the one above
+    which regions are found, or None where they are not wanted."""
+    levels = levels or [None] * len(models)
+    results = [Scored() for _ in models]
+    # Heat maps are made for a batch at a time: they are larger than the images.
+    alone = len(models) == 1 and levels[0] is None
+    size = len(decoded) if alone else models[0].detector.scoring_batch
     for batch in _batches(decoded, size):
-        for number, model in enumerate(models):
+        for model, level, result in zip(models, levels, results, strict=True):
             began = time.perf_counter()
-            parts[number].append(score_rows(model, rows[batch], decoded[batch]))
-            seconds[number] += time.perf_counter() - began
-    return [(pa.concat_tables(part), took) for part, took in zip(parts, seconds, strict=True)]
+            if level is None:
+                result.parts.append(score_rows(model, rows[batch], decoded[batch]))
+            else:
+                both = rows_and_regions(model, rows[batch], decoded[batch], level)
+                result.parts.append(both[0])
+                result.found.append(both[1])
+            result.seconds += time.perf_counter() - began
+    return results
 
 
 def _batches(decoded: Sequence[Decoded], size: int) -> Iterator[slice]:

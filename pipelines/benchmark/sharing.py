@@ -43,9 +43,9 @@ def sharing(
     same = True
     for _ in range(rounds + 1):
         began = time.perf_counter()
-        first = [score_together([model], rows, decoded)[0][0] for model in alone]
+        first = [score_together([model], rows, decoded)[0].rows for model in alone]
         middle = time.perf_counter()
-        second = [table for table, _ in score_together(shared, rows, decoded)]
+        second = [one.rows for one in score_together(shared, rows, decoded)]
         ended = time.perf_counter()
         for seconds, took in zip(spent.values(), (middle - began, ended - middle), strict=True):
             seconds.append(took)

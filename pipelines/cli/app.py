@@ -207,6 +207,10 @@ def score(
             "one that gives the same p-values."
         ),
     ] = "eager",
+    regions: Annotated[
+        bool,
+        typer.Option("--regions", help="Also write where images are unusual: boxes, for SQL."),
+    ] = False,
     dry_run: DryRun = False,
     debug: Debug = False,
 ) -> None:
@@ -229,6 +233,7 @@ def score(
         gpu=gpu,
         retry_failed=retry_failed,
         engine=engine,
+        regions=regions,
         debug=debug,
     )
     for model, done in runs.items():

@@ -106,9 +106,14 @@ class ModelWorker(UnitWorker):
     """A worker that holds one or several models, on the GPU where it has one."""
 
     def load_models(
-        self, models: Sequence[str], num_threads: int, engines: Sequence[str] = ()
+        self,
+        models: Sequence[str],
+        num_threads: int,
+        engines: Sequence[str] = (),
+        maps: Sequence[bool] = (),
     ) -> None:
         """Load them and set `preprocessings`; part of every `setup`. engines: one for each model.
+        maps: whether each one's heat maps are wanted, too.
 
         Raises ModelError, and ConfigError for an engine that this machine does not have.
         """
@@ -124,11 +129,12 @@ class ModelWorker(UnitWorker):
             for model in models
         ]
         self.preprocessings = distinct([model.preprocessing for model in self.models])
-        for model, engine in zip(self.models, engines, strict=False):
+        wanted = maps or [False] * len(models)
+        for model, engine, with_maps in zip(self.models, engines, wanted, strict=False):
             if engine != "eager":
                 from ganad.engines.compiled import attach
 
-                attach(model.detector, engine)
+                attach(model.detector, engine, with_maps)
 
     @property
     def model(self) -> Model:

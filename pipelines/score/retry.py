@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from ganad.archive.parts import ROWS_PER_PART, Part
 from ganad.archive.rows import SCHEMA, Row
 from ganad.errors import TableError
+from ganad.scores import regions
 from ganad.scores.checksums import CheckedFile
 from ganad.scores.files import JOB, ScoreFile, list_files, live
 from ganad.scores.parts import read_part, write_part
@@ -97,10 +98,18 @@ def finish_retry(table: str) -> None:
     """Replace rows with errors by the results of the retry, and remove its folder."""
     folder = storage.join(table, FOLDER)
     files = live(list_files(folder))
+    with_regions = regions.models_with_regions(table)
     for model in sorted({file.model for file in files}):
+        found = None
+        if model in with_regions:
+            some = [regions.read(file) for file in files if file.model == model]
+            found = pa.concat_tables(some)
         results = _Results(file for file in files if file.model == model)
         for file in ScoreTable(table, [model]).files_with_errors():
             before, notes = read_part(file)
+            if found is not None:
+                failed = before.filter(pc.is_valid(before["error"]))["image_id"]
+                regions.replace_images(file, failed.combine_chunks(), found)
             write_part(file, results.put_into(before), notes)
     storage.remove_folder(folder)
 

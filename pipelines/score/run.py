@@ -18,6 +18,7 @@ from pipelines.passes.listing import BackgroundListing
 from pipelines.score.engines import EAGER
 from pipelines.score.finish import finish
 from pipelines.score.job import find_job
+from pipelines.score.levels import levels_of
 from pipelines.score.plan import Plan
 from pipelines.score.totals import JOINED, LEFT, LISTED, Totals
 from pipelines.score.work import ModelFolder, Scoring
@@ -33,12 +34,14 @@ def score(
     retry_failed: bool = False,
     cores: int | None = None,
     engine: str = EAGER,
+    regions: bool = False,
     debug: bool = False,
 ) -> dict[str, Run]:
     """Score every image of source with every model into the table at out; returns runs by model.
 
     cores: of each worker without a GPU; left out, the workers share all. engine: eager, auto, or
-    the name of one; see pipelines.score.engines.
+    the name of one; see pipelines.score.engines. regions: also write where images are unusual, for
+    models that make heat maps; see pipelines.score.levels.
     """
     totals, table = Totals(), storage.absolute(out)
     saved = [ModelFolder.read(model) for model in models]
@@ -47,10 +50,11 @@ def score(
         archive.wait_for_start()
         totals.reached(LISTED)
         job = find_job(table, out, ids, archive)
+        levels = levels_of(saved, table, out, regions)
         with connected(debug):
             totals.reached(JOINED)
             resources = allocate(workers, gpu, cores=cores)
-            scoring = Scoring(saved, table, archive, resources, totals, engine)
+            scoring = Scoring(saved, table, archive, resources, totals, engine, levels)
             job = job or scoring.begin()
             units = Plan(table, ids, job.rows_per_unit)
             for parts in archive.rounds():

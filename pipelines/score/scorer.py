@@ -9,25 +9,35 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import ray
 
+from ganad.scores import regions
 from ganad.scores.files import ScoreFile
 from ganad.scores.parts import write_part
 from ganad.storage import files as storage
 from ganad.storage.retry import JOB_PATIENCE_S, patiently
 from pipelines.passes.worker import DecodedUnit, ModelWorker
 
+if TYPE_CHECKING:
+    from ganad.scores.together import Scored
+
 
 class Scorer(ModelWorker):
     """Scores one unit at a time with all models and writes its part of each model's table."""
 
     def setup(
-        self, models: Sequence[str], num_threads: int, table: str, engines: Sequence[str] = ()
+        self,
+        models: Sequence[str],
+        num_threads: int,
+        table: str,
+        engines: Sequence[str] = (),
+        levels: Sequence[float | None] = (),
     ) -> None:
-        self.load_models(models, num_threads, engines)
+        """levels: of each model, the one above which regions are found; None = they are not."""
+        self.levels = list(levels) or [None] * len(models)
+        self.load_models(models, num_threads, engines, [one is not None for one in self.levels])
         # Not above: the driver names this class and needs no torch.
         from ganad.scores.together import groups
 
@@ -45,12 +55,16 @@ class Scorer(ModelWorker):
         notes: list[dict[str, Any]] = []
         failures: Counter[str] = Counter()
         write_s, retried = 0.0, list[str]()
-        for file, scored, note in self._missing(images):
+        for file, found, note in self._missing(images):
+            scored = found.rows
             if not notes:
                 note |= images.decoding
                 failures.update(error for error in scored["error"].to_pylist() if error)
             notes.append(note)
             began = time.perf_counter()
+            if found.regions is not None:  # before the scores: see ganad.scores.regions
+                first = functools.partial(regions.write, file, found.regions)
+                patiently(first, file.regions.uri, JOB_PATIENCE_S, retried.append)
             write = functools.partial(write_part, file, scored, [note])
             patiently(write, file.uri, JOB_PATIENCE_S, retried.append)
             write_s += time.perf_counter() - began
@@ -65,7 +79,7 @@ class Scorer(ModelWorker):
         }
         return {"report": json.dumps(report)}
 
-    def _missing(self, images: DecodedUnit) -> Iterator[tuple[ScoreFile, pa.Table, dict[str, Any]]]:
+    def _missing(self, images: DecodedUnit) -> Iterator[tuple[ScoreFile, Scored, dict[str, Any]]]:
         """The files of the unit that are not there: what they hold, and the note of the work."""
         from ganad.scores.together import score_together
 
@@ -80,9 +94,11 @@ class Scorer(ModelWorker):
                 continue
             models = [self.models[position] for position in wanted]
             size = self.preprocessings.index(models[0].preprocessing)
-            found = score_together(models, images.rows, [row[size] for row in images.decoded])
-            for position, (scored, seconds) in zip(wanted, found, strict=True):
-                yield files[position], scored, self._note(images, seconds)
+            decoded = [row[size] for row in images.decoded]
+            levels = [self.levels[position] for position in wanted]
+            found = score_together(models, images.rows, decoded, levels)
+            for position, one in zip(wanted, found, strict=True):
+                yield files[position], one, self._note(images, one.seconds)
 
     def _note(self, images: DecodedUnit, score_s: float) -> dict[str, Any]:
         return {

@@ -11,8 +11,10 @@ from typing import Any
 
 from ganad.images.decode import Preprocessing
 from ganad.saved import read_info
+from ganad.scores import regions
 from ganad.scores.checksums import CheckedFile, Damaged
-from ganad.scores.files import ScoreFile
+from ganad.scores.files import REGIONS, ScoreFile
+from ganad.scores.partfiles import PartFile
 from ganad.scores.parts import write_schema_mark
 from ganad.scores.records import Job, ManifestFacts, Run, read_runs, write_job, write_run
 from ganad.storage import files as storage
@@ -74,13 +76,15 @@ class Scoring:
         resources: Resources,
         totals: Totals,
         engine: str = EAGER,
+        levels: Mapping[str, float] | None = None,
     ) -> None:
+        """levels: of the models whose regions are wanted."""
         check_engine(engine, resources)
         self.models = {model.id: model for model in models}
         self.table, self.archive, self.resources, self.totals = table, archive, resources, totals
         self._before = read_runs(table)
         self.runs = {m.id: m.run(archive.uri, self._before.get(m.id)) for m in models}
-        self._engine = engine
+        self._engine, self._levels = engine, levels or {}
         self._begun: set[str] = set()
         self._num_before = 0
 
@@ -111,8 +115,10 @@ class Scoring:
 
     def remove_damaged(self, files: Sequence[ScoreFile]) -> bool:
         """Remove those that cannot be read or that have changed; False if there are none."""
+        found = regions.part_files(self.table, files)
+        beside = [found.get(f"{REGIONS}/{file.path}") for file in files]
         with ThreadPoolExecutor(NUM_READERS) as pool:
-            intact = list(pool.map(_is_intact, files))
+            intact = list(pool.map(_is_intact, files, beside))
         damaged = [file for file, good in zip(files, intact, strict=True) if not good]
         if damaged:
             say(
@@ -145,6 +151,7 @@ class Scoring:
         arguments = {
             "models": [self.models[model].path for model in models],
             "engines": [self.runs[model].engine for model in models],
+            "levels": [self._levels.get(model) for model in models],
             "num_threads": self.resources.threads,
             "table": table,
         }
@@ -164,6 +171,8 @@ class Scoring:
             elif self._engine not in (AUTO, self.runs[model].engine):
                 engine = self.runs[model].engine
                 say(f"{model} goes on with the engine that it began with: {engine}")
+            if model in self._levels:
+                regions.begin(self.table, model)
             write_run(self.table, self.runs[model])
             write_schema_mark(self.table, model)
             self._begun.add(model)
@@ -176,9 +185,14 @@ class Scoring:
         return choice.engine, list(choice.trials)
 
 
-def _is_intact(file: ScoreFile) -> bool:
+def _is_intact(file: ScoreFile, found: PartFile | None) -> bool:
+    """found: the regions of the file, if there should be some."""
     try:
         CheckedFile(file.uri, file.size).check()
+        if found is not None:
+            if not found.size:
+                return False
+            CheckedFile(found.uri, found.size).check()
     except Damaged:
         return False
     return True

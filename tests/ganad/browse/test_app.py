@@ -4,12 +4,15 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
 from ganad.archive.verdicts import read_verdicts
 from ganad.browse import pictures
+from ganad.browse.app import Browser
+from ganad.scores import regions
 from tests.ganad.browse.conftest import TOKEN
 from tests.ganad.scores.make_table import MODEL, OTHER
 
@@ -141,6 +144,22 @@ def test_the_image_page_leads_across_the_borders_of_pages(client, browser):
     page = client.get(f"/image/{order[6]}?size=7").text
     assert f"/image/{order[5]}?model={MODEL}&amp;size=7" in page
     assert f"/image/{order[7]}?model={MODEL}&amp;size=7&amp;page=2" in page
+
+
+def test_the_image_page_shows_regions_over_the_picture(table):
+    image = "0000000000000003"
+    place = {"x0": 2, "y0": 3, "x1": 9, "y1": 8, "area": 30, "peak_x": 4, "peak_y": 5}
+    regions.begin(table.uri, MODEL)
+    for file in table.parts.values():
+        rows = [{"image_id": image, "uri": "", "peak": 1.5, **place}] if file.first == 0 else []
+        if file.model == MODEL:
+            regions.write(file, pa.Table.from_pylist(rows, schema=regions.SCHEMA))
+    client = TestClient(Browser(table, "Ada", TOKEN, 2**24).app(), base_url="http://127.0.0.1")
+    client.get(f"/?token={TOKEN}")
+    page = client.get(f"/image/{image}?model={MODEL}").text
+    assert '<svg class="regions" viewBox="0 0 32 24"' in page
+    assert '<rect x="2" y="3" width="7" height="5"><title>1: area 30 px, peak 1.5' in page
+    assert "<svg" not in client.get(f"/image/{image}?model={OTHER}").text
 
 
 def browser_state(**state):
