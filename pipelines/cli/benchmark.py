@@ -206,13 +206,13 @@ def search(
 
 @benchmarks.command()
 def patches(
-    detector: Annotated[str, typer.Argument(help="Name of a detector trained by gradient.")],
+    detector: Annotated[str, typer.Argument(help="Name of a detector.")],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="One config key, such as patch.size=64.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Timed repetitions.")] = 5,
 ) -> None:
-    """Measure pixels per second with and without patches, with the same networks.
+    """Measure pixels per second and memory with and without patches, with the same networks.
 
     Example: ganad benchmark patches ganomaly --set image_size=256 --set patch.size=64
     """

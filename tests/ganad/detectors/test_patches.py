@@ -14,7 +14,14 @@ from ganad.detectors.base import Detector, StatisticsDetector
 from ganad.detectors.gradient import GradientDetector
 from ganad.errors import ConfigError
 from ganad.training.trainer import Trainer
-from tests.ganad.detectors.small import GRADIENT, InMemory, random_images, small
+from tests.ganad.detectors.small import (
+    BACKBONE,
+    GRADIENT,
+    SMALL,
+    InMemory,
+    random_images,
+    small,
+)
 
 WHOLE, SIDE = 80, 32
 """Windows of 32 pixels at 0, 32 and 48: the last ones overlap."""
@@ -175,3 +182,51 @@ def test_large_images_need_patches_where_the_networks_are_small() -> None:
     ):
         configure("pixelrnn", {"image_size": 128})
     assert configure("pixelrnn", {"image_size": 128, "patch": {"size": 32}}).input_size == 32
+
+
+SURFACE = 512
+DEFECT = slice(301, 311), slice(205, 215)
+"""Ten pixels a side, in a window in the middle of the image."""
+
+
+def surfaces(num: int, seed: int) -> torch.Tensor:
+    """Grey surfaces with a fine grain, uint8 (num, 3, 512, 512)."""
+    rng = np.random.default_rng(seed)
+    grain = rng.normal(128, 6, (num, 1, SURFACE, SURFACE)).clip(0, 255).astype(np.uint8)
+    return torch.from_numpy(np.broadcast_to(grain, (num, 3, SURFACE, SURFACE)).copy())
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("padim", SMALL["padim"]),
+        ("patchcore", SMALL["patchcore"]),
+        ("ganomaly", {"representation": "maps", "backbone": {**BACKBONE, "grid": 16}, "width": 4}),
+    ],
+)
+def test_a_defect_of_ten_pixels_in_a_large_image_is_found_at_its_place(
+    name: str, keys: dict[str, Any]
+) -> None:
+    keys = {**keys, "image_size": SURFACE, "patch": {"size": 128, "stride": 96}}
+    if name == "ganomaly":
+        keys |= {"terms": "residual", "latent": 4, "epochs": 1, "batch_size": 8}
+    model = fit(name, surfaces(5, seed=0).numpy(), precision="float32", **keys)
+    batches: list[int] = []
+    score_batch = model.detector.score_batch
+
+    def counted(images: torch.Tensor, ids: Any, maps: bool) -> Any:
+        batches.append(len(images))
+        return score_batch(images, ids, maps)
+
+    model.detector.score_batch = counted  # type: ignore[method-assign]
+    some = surfaces(3, seed=1)
+    rows, columns = DEFECT
+    some[2, :, rows, columns] = 20
+    scores = model.detector.score(some, maps=True)
+    assert len(batches) == -(-3 * 25 // model.detector.scoring_batch), "windows share batches"
+    assert scores.score.argmax() == 2
+    assert scores.maps is not None
+    row, column = np.unravel_index(scores.maps[2].argmax(), (SURFACE, SURFACE))
+    # Within the places of 8 pixels, pooled 3×3, that see the defect.
+    assert abs(row - 306) <= 16
+    assert abs(column - 210) <= 16

@@ -132,11 +132,12 @@ def test_both_precisions_score_the_same_images(image_folder: Path, tmp_path: Pat
 
 def test_patches_and_whole_images_are_timed_on_the_same_inputs() -> None:
     settings = [*SMALL, "image_size=32", "patch.size=16"]
-    whole, patched = patches("ganomaly", settings, rounds=1)
+    whole, patched, mapped = patches("ganomaly", settings, rounds=1)
     assert whole["images"] * whole["image_size"] ** 2 == 512 * 16**2
     assert patched["images"] * patched["image_size"] ** 2 == 512 * 16**2
     assert whole["share"] == 1
     assert patched["share"] > 0
+    assert whole["peak_mib"] <= patched["peak_mib"] <= mapped["peak_mib"]
     with pytest.raises(ConfigError, match="^ganomaly has no patches in these settings"):
         patches("ganomaly", SMALL, rounds=1)
 
