@@ -44,8 +44,8 @@ def patches(name: str, settings: Sequence[str], rounds: int) -> list[dict[str, A
     if isinstance(whole, StatisticsDetector) and isinstance(patched, StatisticsDetector):
         noise = torch.randint(0, 256, (NUM_FITTED, *small.shape[1:])).to(torch.uint8)
         statistics = whole.observe(whole.begin(noise), noise)
-        for detector in (whole, patched):
-            detector.finish(statistics)
+        for fitted in (whole, patched):
+            fitted.finish(statistics)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     ways: dict[str, tuple[Detector[Any], torch.Tensor, bool]] = {
         "whole images": (whole, small, False),

@@ -210,7 +210,7 @@ def test_a_defect_of_ten_pixels_in_a_large_image_is_found_at_its_place(
     keys = {**keys, "image_size": SURFACE, "patch": {"size": 128, "stride": 96}}
     if name == "ganomaly":
         keys |= {"terms": "residual", "latent": 4, "epochs": 1, "batch_size": 8}
-    model = fit(name, surfaces(5, seed=0).numpy(), precision="float32", **keys)
+    model = fit(name, surfaces(12, seed=0).numpy(), precision="float32", **keys)
     batches: list[int] = []
     score_batch = model.detector.score_batch
 

@@ -18,6 +18,7 @@ from ganad.scores import compact as module
 from ganad.scores import regions
 from ganad.scores.compact import compact
 from ganad.scores.files import list_files
+from ganad.scores.parts import write_schema_mark
 from ganad.scores.rows import CARRIED, rows_and_regions, score_rows
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
@@ -153,6 +154,8 @@ def test_sql_reads_them_and_scores_stay_as_they_are(table: str) -> None:
     assert len(found) == 58
     assert set(found["model"].to_pylist()) == {MODEL}
     assert len(ScoreTable(table).query("SELECT * FROM scores")) == 120
+    for model in {file.model for file in list_files(table)}:
+        write_schema_mark(table, model)  # as a job does
     beside = pandas.read_parquet(f"{table}/_regions")
     assert len(beside) == 58
     assert len(pandas.read_parquet(table)) == 120
@@ -183,7 +186,9 @@ def test_the_crops_of_the_readme_are_the_boxes(
     exec(compile(code, "README.md", "exec"), {})
     crops = sorted(tmp_path.glob("region-*.png"))
     assert len(crops) == 4
-    assert all(Image.open(crop).size == (7, 5) for crop in crops)
+    for crop in crops:
+        with Image.open(crop) as image:
+            assert image.size == (7, 5)
 
 
 def test_a_table_without_them_says_how_to_get_some(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ganad.archive.listing import list_images
 from ganad.errors import Mismatch, ModelError
 from ganad.heat import Heat
 from ganad.images.load import load_images
+from ganad.model import Model
 from ganad.scores import regions
 from ganad.scores.compact import compact
 from ganad.scores.files import list_files
@@ -24,6 +25,7 @@ from pipelines.score.run import score
 from pipelines.score.scorer import Scorer
 from pipelines.train.request import TrainRequest
 from pipelines.train.run import train
+from tests.ganad.detectors.small import small
 from tests.pipelines.small_model import SMALL
 
 with_ray = pytest.mark.usefixtures("ray_cluster")
@@ -155,12 +157,8 @@ def test_a_further_model_has_them_or_not_and_never_by_halves(
 
 
 @with_ray
-def test_a_model_without_a_level_is_refused(
-    archive: Path, image_folder: Path, tmp_path: Path
-) -> None:
-    out, images = str(tmp_path / "knn"), (str(image_folder / "train"),)
-    keys = {"image_size": 32, "k": 2, "backbone": {"name": "resnet18", "weights": "random"}}
-    train(TrainRequest("knn", images, out, keys, workers=1, gpu=False))
+def test_a_model_without_a_level_is_refused(archive: Path, tmp_path: Path) -> None:
+    out = Model(small("knn"), None).save(str(tmp_path / "knn"))
     table = tmp_path / "table"
     with pytest.raises(
         ModelError, match=r"^--regions: .*knn has no record of .*: leave it out, or"
