@@ -128,8 +128,17 @@ def test_every_parameter_of_a_job_is_known_to_the_package() -> None:
     """A place or file that a new parameter names would otherwise fail on the cluster."""
     values = {"abnormal", "bound", "brightness", "budget", "cost", "debug", "detector"}
     values |= {"drop_abnormal", "dry_run", "each", "engine", "ensemble", "fdr", "format_", "gpu"}
-    values |= {"memory", "normal", "num_worst", "pixels", "refresh", "retry_failed", "seed", "set_"}
-    values |= {"spill", "top", "where", "workers", "catalog", "ddl", "mb", "name"}
+    values |= {
+        "memory",
+        "normal",
+        "num_worst",
+        "pixels",
+        "refresh",
+        "regions",
+        "retry_failed",
+        "seed",
+    }
+    values |= {"set_", "spill", "top", "where", "workers", "catalog", "ddl", "mb", "name"}
     handled = {*PLACES, *FILES, "tables_and_sql"}
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for name in DRIVER_CPUS:
