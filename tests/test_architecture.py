@@ -24,7 +24,7 @@ GANAD = [
     {"calibration"},
     {"saved", "engines"},
     {"model", "heat"},
-    {"scores"},
+    {"scores", "export"},
     {"evaluation"},
     {"report"},
     {"training", "browse"},

@@ -36,7 +36,7 @@ class Forward(nn.Module):
         self.detector, self.maps = detector, maps
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        result = self.detector.score_batch(images, [""] * len(images), self.maps)
+        result = self.detector.score_batch(images, (), self.maps)
         # Copies: a score that is one of its terms would be one output under two names.
         outputs = (result.score.clone(), *(term.clone() for term in result.terms.values()))
         return outputs if result.maps is None else (*outputs, result.maps.clone())

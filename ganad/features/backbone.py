@@ -79,9 +79,9 @@ def places(output: Any, num_images: int, prefix: int, channels_last: bool) -> li
         known = [branch for branch in branches if branch is not None]
         return sum(known, []) if known and len(known) == len(branches) else None
     if isinstance(output, tuple):  # a map and what belongs to it
-        mine = [one for one in output if isinstance(one, Tensor) and len(one) == num_images]
+        mine = [one for one in output if isinstance(one, Tensor) and one.shape[0] == num_images]
         return places(mine[0], num_images, prefix, channels_last) if mine else None
-    if not isinstance(output, Tensor) or len(output) != num_images:
+    if not isinstance(output, Tensor) or output.shape[0] != num_images:
         return None
     if output.ndim == 4:
         _, x, y, z = output.shape
@@ -248,7 +248,7 @@ class FeatureExtractor(Sharing):
         channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
 
         def keep(level: str, module: nn.Module, inputs: Any, output: Any) -> None:
-            maps = places(output, len(images), prefix, channels_last)
+            maps = places(output, images.shape[0], prefix, channels_last)
             if maps is not None:
                 taken[level] = take(maps)
             if level == levels[-1]:

@@ -1,4 +1,4 @@
-"""Commands that prepare score tables for other engines: ganad compact, ganad register."""
+"""Commands for other programs: ganad compact, ganad register and ganad export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines.console.signals import stops_promptly
 
 def add_commands(program: Program) -> None:
     """Add the commands to ganad."""
-    for command in (compact, register):
+    for command in (compact, register, export):
         program.command()(command)
 
 
@@ -56,3 +56,33 @@ def register(
 
     done = run(table, catalog, name)
     say(f"{done.name}: {done.num_files:,} files registered, {done.num_added:,} of them now")
+
+
+@stops_promptly
+def export(
+    model: Annotated[str, typer.Argument(help="A saved model.")],
+    out: Annotated[str, typer.Option("--out", help="File to write: .pt2 or .onnx.")],
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", help="torch or onnx. Default: by the ending of the file."),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Images to compare scores on. Default: those of the training."),
+    ] = None,
+) -> None:
+    """Write a model as one file that torch or ONNX Runtime runs without ganad.
+
+    The file is written only if it gives the scores of the model.
+
+    Example: ganad export model --out model.onnx
+    """
+    from ganad.export import export as run
+
+    done = run(model, out, format_, source)
+    batch = "any number of images" if done.batch is None else "one image"
+    say(f"{done.out}: takes {batch} at a time, gives {' and '.join(done.outputs)}")
+    say(
+        f"compared with the model on {done.compared}: scores differ by at most "
+        f"{done.agreement.score_difference:.1g} of their spread"
+    )

@@ -159,7 +159,7 @@ class DeepAnomaly(MapDetector[DeepAnomalyConfig, Regions]):
         ratio = second.square() / (second.square() + phi.square())
         doubtful = (first > alpha) & (first < beta)
         places = torch.where(doubtful, alpha + (beta - alpha) * ratio, first)
-        return places.view(len(maps), self.maps.grid, self.maps.grid), None
+        return places.view(maps.shape[0], self.maps.grid, self.maps.grid), None
 
     def _distances(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """(..., C) -> d₁ and d₂, each (...)."""

@@ -122,7 +122,7 @@ class Dictionary(MapDetector[DictionaryConfig, Patches]):
         distances = squared_distances(vectors.flatten(0, 1), self.entries).sqrt()
         num = min(self.config.neighbours, len(self.entries))
         places = distances.topk(num, dim=1, largest=False).values.mean(1)
-        return places.view(len(maps), self.maps.grid, self.maps.grid), None
+        return places.view(maps.shape[0], self.maps.grid, self.maps.grid), None
 
     def _project(self, vectors: Tensor) -> Tensor:
         """(..., C) -> coordinates along the components kept, (..., C)."""

@@ -41,8 +41,8 @@ def nearest(queries: Tensor, vectors: Tensor, k: int, block: int = BLOCK) -> Ten
 
     Exact but for rounding, in blocks: m · block distances are in memory at a time.
     """
-    best = queries.new_empty(len(queries), 0)
-    positions = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
+    best = queries.new_empty(queries.shape[0], 0)
+    positions = torch.empty(queries.shape[0], 0, dtype=torch.long, device=queries.device)
     for start in range(0, len(vectors), block):
         some = vectors[start : start + block]
         # ‖v‖² − 2 q·v ranks as ‖q − v‖² does.
