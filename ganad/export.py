@@ -90,6 +90,10 @@ def export(folder: str, out: str, format: str | None = None, source: str | None 
     module = FORMATS[name]
     model = load(folder)
     detector = model.detector
+    if detector.name in module.REFUSED:
+        raise EngineError(
+            f"{folder}: {detector.name} has operations that {name} lacks: use {_other(name)}"
+        )
     maps = _has_maps(detector, folder)
     images, ids, compared = _images(model, folder, source)
     outputs = ("score", "heat_map") if maps else ("score",)
@@ -206,4 +210,4 @@ def _reason(error: Exception) -> str:
 
 
 def _other(name: str) -> str:
-    return "--format torch" if name != "torch" else "ganad score"
+    return "--format torch --out FILE.pt2" if name != "torch" else "ganad score"

@@ -18,6 +18,8 @@ SUFFIX = ".onnx"
 INPUT = "images"
 FACTS = "ganad"
 """The entry of the file's metadata that says what the model is."""
+REFUSED = frozenset({"alad", "dictionary", "patchcore"})
+"""Detectors with operations that the conversion or ONNX Runtime lacks."""
 
 
 def available() -> str | None:

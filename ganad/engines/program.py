@@ -15,6 +15,8 @@ from torch.export import ExportedProgram
 SUFFIX = ".pt2"
 FACTS = "ganad.json"
 """The entry of the file that says what the model is."""
+REFUSED: frozenset[str] = frozenset()
+"""Detectors that this format cannot hold."""
 
 
 def available() -> str | None:

@@ -48,27 +48,27 @@ def saved(name: str, folder: Path, **keys: object) -> str:
 
 @formats
 @pytest.mark.parametrize(
-    ("name", "keys", "outputs"),
+    ("name", "keys", "outputs", "batch"),
     [
         (
             "ganomaly",
             {"image_size": 48, "patch": {"size": 32, "pool": "top_k"}},
             ("score", "heat_map"),
+            1,
         ),
-        ("gaussian", {}, ("score",)),
-        ("dictionary", {}, ("score", "heat_map")),
+        ("gaussian", {}, ("score",), None),
     ],
 )
 def test_the_file_gives_the_scores_and_maps_of_the_model(
-    name, keys, outputs, suffix, module, photographs, tmp_path
+    name, keys, outputs, batch, suffix, module, photographs, tmp_path
 ):
     model = saved(name, tmp_path / "model", **keys)
     out = tmp_path / f"model{suffix}"
     done = export(model, str(out), source=str(photographs))
-    assert (done.outputs, done.batch) == (outputs, None)
+    assert (done.outputs, done.batch) == (outputs, batch)
     assert done.agreement.n == 24
     size = keys.get("image_size", 32)
-    for num in (1, 5):
+    for num in (1, 5) if batch is None else (1,):
         images = random_images(num, 3, size)
         found = module.load(out)(images)
         expected = load(model).detector.score(images, maps=len(outputs) > 1)
@@ -81,6 +81,15 @@ def test_a_method_that_fixes_the_number_of_images_takes_one(photographs, tmp_pat
     model = saved("ocsvm", tmp_path / "model")
     done = export(model, str(tmp_path / "model.pt2"), source=str(photographs))
     assert done.batch == 1
+
+
+@needs_onnx
+def test_what_onnx_lacks_is_refused(photographs, tmp_path):
+    model = saved("dictionary", tmp_path / "model")
+    out = tmp_path / "model.onnx"
+    with pytest.raises(EngineError, match="dictionary has .* onnx lacks: use --format torch --out"):
+        export(model, str(out), source=str(photographs))
+    assert not out.exists()
 
 
 def test_gradients_cannot_be_exported(photographs, tmp_path):
@@ -120,7 +129,7 @@ def test_what_is_typed_wrong_is_named(photographs, tmp_path):
 
 @needs_onnx
 def test_the_lines_of_the_readme_run_without_ganad(photographs, tmp_path):
-    model = saved("gaussian", tmp_path / "model", image_size=64)
+    model = saved("autoencoder", tmp_path / "model", image_size=64)
     for suffix in (".pt2", ".onnx"):
         export(model, str(tmp_path / f"model{suffix}"), source=str(photographs))
     Image.open(photographs / "03.png").save(tmp_path / "part.png")
