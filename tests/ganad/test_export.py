@@ -46,6 +46,7 @@ def saved(name: str, folder: Path, **keys: object) -> str:
     return Model(detector, Calibration(scores, tuple(map(str, range(30))))).save(str(folder))
 
 
+@pytest.mark.slow
 @formats
 @pytest.mark.parametrize(
     ("name", "keys", "outputs", "batch"),
@@ -77,6 +78,7 @@ def test_the_file_gives_the_scores_and_maps_of_the_model(
             np.testing.assert_allclose(found[1], expected.maps, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_method_that_fixes_the_number_of_images_takes_one(photographs, tmp_path):
     model = saved("ocsvm", tmp_path / "model")
     done = export(model, str(tmp_path / "model.pt2"), source=str(photographs))
@@ -127,6 +129,7 @@ def test_what_is_typed_wrong_is_named(photographs, tmp_path):
         export(model, str(tmp_path / "m.pt2"))
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_the_lines_of_the_readme_run_without_ganad(photographs, tmp_path):
     model = saved("autoencoder", tmp_path / "model", image_size=64)
@@ -140,4 +143,4 @@ def test_the_lines_of_the_readme_run_without_ganad(photographs, tmp_path):
     )
     shown = [float(one) for one in re.findall(r"\[([\d.e+-]+)", done.stdout)]
     expected = load(model).score(str(tmp_path / "part.png")).score[0]
-    np.testing.assert_allclose(shown, [expected, expected], rtol=1e-4)
+    np.testing.assert_allclose(shown, [expected, expected], rtol=1e-3)  # four digits
