@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 import time
 from collections import defaultdict
@@ -129,6 +130,8 @@ class _Rank:
         """Of rank 0."""
         self.begun = 0
         """Step at which this process began."""
+        self.suffix = ""
+        """Of the names of checkpoints."""
         self.seconds: dict[str, float] = defaultdict(float)
         """Time spent beside the steps, by activity."""
 
@@ -136,8 +139,7 @@ class _Rank:
         """Continue from the last checkpoint, if there is one."""
         trainer, checkpoint, state = self.trainer, ray.train.get_checkpoint(), None
         if checkpoint is not None:
-            tell = self._tell if self.rank == 0 else lambda _: None
-            state = read_checkpoint(checkpoint, trainer.device, tell)
+            state = read_checkpoint(checkpoint, trainer.device, self._passed_over)
             if state is not None:
                 trainer.restore(state)
         self.begun = trainer.step
@@ -151,6 +153,13 @@ class _Rank:
         self.record = Record(
             folder, self.images, shown, trainer.detector, trainer.step, state, pixels
         )
+
+    def _passed_over(self, said: str) -> None:
+        """Ray still lists the damaged checkpoint and will remove its folder, so that no later one
+        may have its name."""
+        self.suffix = f"_{secrets.token_hex(3)}"
+        if self.rank == 0:
+            self._tell(said)
 
     def _shown(self) -> np.ndarray:
         """Row numbers of normal images that do not train: they are watched, and scale terms."""
@@ -220,7 +229,7 @@ class _Rank:
             ray.train.report(
                 metrics,
                 checkpoint=write_checkpoint(folder, {**state, **self.record.state}),
-                checkpoint_dir_name=f"step_{self.trainer.step:08d}",
+                checkpoint_dir_name=f"step_{self.trainer.step:08d}{self.suffix}",
             )
 
     def _news(self, progress: Progress) -> dict[str, Any]:
