@@ -66,9 +66,7 @@ class WholeImages(nn.Module):
         score, maps = found.score.double(), found.maps
         if patch is not None:
             by_image = score.unflatten(0, (images.shape[0], -1))
-            every = by_image.shape[1]
-            num = {"mean": every, "max": 1}.get(patch.pool, min(patch.top_k, every))
-            score = by_image.topk(num, dim=1).values.mean(1)
+            score = by_image.topk(patch.num_counted(by_image.shape[1]), dim=1).values.mean(1)
             if maps is not None:
                 maps = patches.stitch(maps[:, None], config.image_size, patch)[:, 0]
         # Copies: a score that is part of a map would be one output under two names.

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ganad.calibration import above
 from ganad.errors import ModelError
 from ganad.saved import REMEDY, read_info, read_part
+from ganad.storage import files as storage
 
 FILE = "heat.parquet"
 SAMPLE = 256
@@ -91,9 +92,8 @@ class Heat:
         if not self.ids:
             return {}
         columns = {"image_id": self.ids, "median": self.medians, "peak": self.peaks}
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table({name: pa.array(of) for name, of in columns.items()}), sink)
-        return {FILE: sink.getvalue().to_pybytes()}
+        table = pa.table({name: pa.array(of) for name, of in columns.items()})
+        return {FILE: storage.parquet_bytes(table)}
 
     @staticmethod
     def read(folder: str) -> Heat | None:

@@ -22,6 +22,11 @@ class PatchConfig(BaseModel):
     """The image's score: that of its worst window, or the mean of the top_k worst, or of all."""
     top_k: int = Field(default=3, ge=1)
     """Windows that count with pool = "top_k"."""
+
+    def num_counted(self, num: int) -> int:
+        """How many of the num windows of an image, the worst ones, make its score."""
+        return {"max": 1, "top_k": self.top_k, "mean": num}[self.pool]
+
     per_image: int = Field(default=1, ge=1)
     """Windows drawn from each image in an epoch, at random and anew each time. (A method that is
     fitted in one pass takes the windows that scoring takes.)"""

@@ -26,10 +26,7 @@ def weights(scores: np.ndarray, patch: PatchConfig) -> np.ndarray:
 
     The image's terms are the same shares of its windows' terms: they explain that score.
     """
-    num = scores.shape[1]
-    if patch.pool == "mean":
-        return np.full(scores.shape, 1 / num)
-    num_counted = 1 if patch.pool == "max" else patch.top_k
+    num_counted = patch.num_counted(scores.shape[1])
     worst = np.argsort(-scores, axis=1, kind="stable")[:, :num_counted]
     shares = np.zeros(scores.shape)
     np.put_along_axis(shares, worst, 1 / num_counted, axis=1)

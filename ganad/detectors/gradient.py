@@ -155,8 +155,7 @@ class GradientDetector(Detector[GradientConfigT]):
     def represent(self, images: Tensor) -> Tensor:
         """uint8 images (n, c, h, w) -> what may be kept of them for training: the images
         themselves, or raw maps, float16 (n, C, grid, grid)."""
-        kept_as_they_are = self.maps is None or not self.sees_maps
-        return images if kept_as_they_are else self.raw_maps(self.prepare(images))
+        return self.raw_maps(self.prepare(images)) if self._maps_are_inputs else images
 
     def inputs(self, images: Tensor, vary: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """uint8 images, or raw maps that represent() has made of them -> what the networks see,
@@ -166,9 +165,11 @@ class GradientDetector(Detector[GradientConfigT]):
         prepared = self.prepare(images)
         if vary is not None:
             prepared = vary(prepared)
-        if self.maps is None or not self.sees_maps:
-            return prepared
-        return self.standardised(self.raw_maps(prepared))
+        return self.standardised(self.raw_maps(prepared)) if self._maps_are_inputs else prepared
+
+    @property
+    def _maps_are_inputs(self) -> bool:
+        return self.maps is not None and self.sees_maps
 
     @torch.no_grad()
     def raw_maps(self, prepared: Tensor) -> Tensor:

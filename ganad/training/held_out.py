@@ -24,6 +24,7 @@ from ganad.detectors.gradient import GradientDetector
 from ganad.heat import Heat, sampled
 from ganad.images.protocol import Images
 from ganad.saved import read_info, read_part
+from ganad.storage import files as storage
 
 KEPT_BYTES = 2**28
 """Upper bound on the vectors of a model, about 22,000 images with all levels of EfficientNet-B4."""
@@ -138,9 +139,7 @@ class HeldOut:
         columns = {"image_id": pa.array(self.ids, pa.string()), "score": pa.array(self.scores)}
         for level, vectors in self.vectors.items():
             columns[level] = pa.FixedShapeTensorArray.from_numpy_ndarray(vectors)
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), sink, compression="zstd")
-        return {FILE: sink.getvalue().to_pybytes(), **self.heat.files()}
+        return {FILE: storage.parquet_bytes(pa.table(columns)), **self.heat.files()}
 
     @staticmethod
     def read(folder: str) -> HeldOut | None:

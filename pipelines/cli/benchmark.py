@@ -13,6 +13,10 @@ from pipelines.cli.program import Program
 
 DATA = "../shared/data"
 Data = Annotated[str, typer.Option(help="Folder of downloaded image sets.")]
+On = Annotated[
+    str,
+    typer.Option("--on", help="digits:C, mnist:C, magnetic_tile or folders, comma-separated."),
+]
 Seeds = Annotated[str, typer.Option(help="Seeds, comma-separated.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="One config key, such as epochs=30.")]
 Normal = Annotated[
@@ -30,10 +34,7 @@ benchmarks = Program(help="Measure accuracy and speed of ganad.", no_args_is_hel
 def accuracy(
     out: Out,
     detectors: Annotated[str, typer.Option(help="Names of detectors, comma-separated.")],
-    data_sets: Annotated[
-        str,
-        typer.Option("--on", help="digits:C, mnist:C, magnetic_tile or folders, comma-separated."),
-    ],
+    data_sets: On,
     seeds: Seeds = "0,1,2",
     set_: Set = None,
     budget: Annotated[
@@ -103,10 +104,7 @@ def calibration(
     detectors: Annotated[
         str, typer.Option(help="Detectors fitted by statistics, comma-separated.")
     ] = "gaussian,knn",
-    data_sets: Annotated[
-        str,
-        typer.Option("--on", help="digits:C, mnist:C, magnetic_tile or folders, comma-separated."),
-    ] = "magnetic_tile,mnist:0/8,digits:0",
+    data_sets: On = "magnetic_tile,mnist:0/8,digits:0",
     seeds: Seeds = "0,1,2",
     set_: Set = None,
     budget: Annotated[str | None, typer.Option(help="Settings by detector: a TOML file.")] = None,

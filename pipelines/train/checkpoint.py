@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,12 @@ import ray.train
 import torch
 
 STATE, DIGEST = "state.pt", "state.sha256"
+PREFIX = "step_"
+
+
+def name_of(step: int, suffix: str) -> str:
+    """A checkpoint's folder: later ones have later names."""
+    return f"{PREFIX}{step:08d}{suffix}"
 
 
 def write_checkpoint(folder: str, state: Mapping[str, Any]) -> ray.train.Checkpoint:
@@ -37,8 +42,7 @@ def read_checkpoint(
     assert latest.filesystem is not None  # Ray finds it from the path
     beside = latest.filesystem.get_file_info(pyarrow.fs.FileSelector(parent))
     folders = [one.base_name for one in beside if one.type == pyarrow.fs.FileType.Directory]
-    prefix = name.partition("_")[0]
-    names = [one for one in folders if one.startswith(prefix + "_") and one < name]
+    names = [one for one in folders if one.startswith(PREFIX) and one < name]
     for one in [name, *sorted(names, reverse=True)]:
         checkpoint = ray.train.Checkpoint(f"{parent}/{one}", latest.filesystem)
         data = _whole(checkpoint)
@@ -50,8 +54,8 @@ def read_checkpoint(
 
 
 def _whole(checkpoint: ray.train.Checkpoint) -> bytes | None:
-    with tempfile.TemporaryDirectory() as folder:
-        local = Path(checkpoint.to_directory(folder))
+    with checkpoint.as_directory() as folder:
+        local = Path(folder)
         if not (local / STATE).is_file():
             return None
         data = (local / STATE).read_bytes()

@@ -30,7 +30,7 @@ from ganad.training.maps import fit_maps, fit_scale
 from ganad.training.record import Record
 from ganad.training.trainer import Progress, Trainer
 from pipelines.cluster.connection import Resources
-from pipelines.train.checkpoint import read_checkpoint, write_checkpoint
+from pipelines.train.checkpoint import name_of, read_checkpoint, write_checkpoint
 from pipelines.train.images import moments_at, open_images, open_pixels
 from pipelines.train.job import TrainingJob
 from pipelines.train.predecode import Decoded, prepare_inputs
@@ -229,7 +229,7 @@ class _Rank:
             ray.train.report(
                 metrics,
                 checkpoint=write_checkpoint(folder, {**state, **self.record.state}),
-                checkpoint_dir_name=f"step_{self.trainer.step:08d}{self.suffix}",
+                checkpoint_dir_name=name_of(self.trainer.step, self.suffix),
             )
 
     def _news(self, progress: Progress) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -33,9 +32,8 @@ from ganad.detectors import configure, create
 from ganad.detectors.base import BatchScores, Scores
 from ganad.detectors.gan.ganomaly import Ganomaly
 from ganad.detectors.places import TermScale, squared
-from ganad.errors import ConfigError, TrainingError
+from ganad.errors import ConfigError
 from ganad.evaluation.metrics import PixelMetrics, ranking
-from ganad.evaluation.pixels import at_image_size, read_mask
 from ganad.images.decode import Preprocessing
 from ganad.images.inputs import from_rows
 from ganad.images.shards import Shards
@@ -44,7 +42,8 @@ from ganad.training.maps import fit_maps, moments_of
 from pipelines.benchmark.budget import Budget
 from pipelines.benchmark.data import DataSet, open_data_set, tested_rows
 from pipelines.benchmark.quality.accuracy import trivial_rows
-from pipelines.benchmark.quality.runs import Rows, Run, carry_out, place_of, spread
+from pipelines.benchmark.quality.run import add_map, is_compared
+from pipelines.benchmark.quality.runs import Rows, Run, place_of, report, spread
 
 NAME = "ganomaly_maps"
 """The budget's table with the settings of all runs, if it has one."""
@@ -92,16 +91,7 @@ def ablation(
             place = place_of(folder, chosen.name, variant, seed)
             runs.append(Run(place, known, work, (chosen, values, cores)))
     trivial = trivial_rows(chosen)
-    failed = [run.failed(why) for run, why in carry_out(runs, cores, debug) if why is not None]
-    rows = [row for run in runs for row in run.rows]
-    folder.mkdir(parents=True, exist_ok=True)
-    if rows:
-        pq.write_table(pa.Table.from_pylist(rows), folder / "ablation.parquet")
-    text = as_markdown(rows, trivial)
-    (folder / "ablation.md").write_text(text)
-    if failed:
-        raise TrainingError(f"{len(failed)} runs failed, the first: {failed[0]['error']}")
-    return text
+    return report(runs, folder, "ablation", lambda rows: as_markdown(rows, trivial), cores, debug)
 
 
 def trained(chosen: DataSet, values: Mapping[str, Any], num_threads: int) -> Rows:
@@ -165,9 +155,8 @@ class Tested:
             found.append(some.score)
             for one in some.maps if some.maps is not None else ():
                 row = next(rows)
-                if row["mask"] or not row["abnormal"]:
-                    mask = read_mask(row["mask"]) if row["abnormal"] else None
-                    pixels.add(*at_image_size(one, mask, row))
+                if is_compared(row):
+                    add_map(pixels, one, row)
         abnormal = np.array([bool(row["abnormal"]) for row in self.rows])
         result, places = ranking(np.concatenate(found), abnormal), pixels.result()
         return {
@@ -208,8 +197,7 @@ def as_markdown(rows: Rows, trivial: Rows) -> str:
             group = [r for r in rows if (r["detector"], r["part"]) == (variant, part)]
             if group:
                 columns = ("auroc", "aupr", "pixel_auroc", "aupro")
-                known = ([r[key] for r in group if r[key] is not None] for key in columns)
-                cells = map(spread, known)
+                cells = (spread(r[key] for r in group) for key in columns)
                 lines.append(f"| {variant} | {part} | {len(group)} | {' | '.join(cells)} |")
     for row in trivial:
         figures = f"{row['auroc']:.3f} | {row['aupr']:.3f}"

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 
 from ganad.archive.listing import list_images
 from ganad.detectors import configure
-from ganad.errors import GanadError, TrainingError
+from ganad.errors import GanadError
 from ganad.evaluation.metrics import ranking
 from ganad.evaluation.trivial import mean_brightness, trivial_scores
 from pipelines.benchmark.budget import Budget
 from pipelines.benchmark.data import DataSet, open_data_set, tested_rows
 from pipelines.benchmark.quality.run import fit_and_score
-from pipelines.benchmark.quality.runs import Run, carry_out, place_of, spread
+from pipelines.benchmark.quality.runs import Run, carry_out, place_of, refuse, spread
 from pipelines.console.progress import say
 
 SCHEMA = pa.schema(
@@ -105,8 +105,7 @@ def accuracy(
             failed.append(run.failed(problem))
         _write(trivial, runs, failed, folder)
     table = _write(trivial, runs, failed, folder)
-    if failed:
-        raise TrainingError(f"{len(failed)} runs failed, the first: {failed[0]['error']}")
+    refuse(failed)
     return table
 
 
@@ -174,11 +173,9 @@ def as_markdown(rows: Sequence[dict[str, Any]]) -> str:
             detector,
             good[0].get("settings", ""),
             str(len(good)) if good == group else f"{len(good)} of {len(group)}",
-            spread([row["auroc"] for row in good]),
-            spread([row["aupr"] for row in good]),
             *(
-                spread([row[key] for row in good if row.get(key)])
-                for key in ("pixel_auroc", "aupro")
+                spread(row.get(key) for row in good)
+                for key in ("auroc", "aupr", "pixel_auroc", "aupro")
             ),
             f"{good[0]['anomaly_ratio']:.3f}",
             *(_mean(good, key) for key in ("train_s", "train_images_per_s", "score_images_per_s")),

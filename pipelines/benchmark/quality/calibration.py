@@ -17,21 +17,18 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from scipy.stats import betabinom, binomtest
 
 from ganad.archive.rows import Row
 from ganad.detectors import configure
-from ganad.errors import TrainingError
 from ganad.evaluation.metrics import ranking
 from ganad.images.decode import Preprocessing
 from ganad.images.inputs import from_rows
 from ganad.training.fit import fit
 from pipelines.benchmark.budget import Budget
 from pipelines.benchmark.data import DataSet, labelled_rows, open_data_set, tested_rows
-from pipelines.benchmark.quality.runs import Rows, Run, carry_out, place_of, spread
+from pipelines.benchmark.quality.runs import Rows, Run, place_of, report, spread
 
 FRESH = 0.5
 """Share of the normal images that neither fit nor calibrate."""
@@ -71,16 +68,7 @@ def calibration(
                 known = {"data": one.name, "detector": name, "seed": seed}
                 arguments = (one, budgets.detector(name), values, folds, cores)
                 runs.append(Run(place_of(folder, one.name, name, seed), known, tried, arguments))
-    failed = [run.failed(why) for run, why in carry_out(runs, cores, debug) if why is not None]
-    rows = [row for run in runs for row in run.rows]
-    folder.mkdir(parents=True, exist_ok=True)
-    if rows:
-        pq.write_table(pa.Table.from_pylist(rows), folder / "calibration.parquet")
-    text = as_markdown(rows)
-    (folder / "calibration.md").write_text(text)
-    if failed:
-        raise TrainingError(f"{len(failed)} runs failed, the first: {failed[0]['error']}")
-    return text
+    return report(runs, folder, "calibration", as_markdown, cores, debug)
 
 
 def tried(

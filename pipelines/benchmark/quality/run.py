@@ -76,15 +76,23 @@ def fit_and_score(
 def _pixel_figures(model: Model, rows: Sequence[Row]) -> PixelResult:
     """Heat maps of the normal test images, and of those that have a mask, beside the masks."""
     metrics = PixelMetrics()
-    compared = [row for row in rows if row["mask"] or not row["abnormal"]]
+    compared = [row for row in rows if is_compared(row)]
     known = {row["image_id"]: row for row in compared}
     for decoded, ids in from_rows(compared, model.preprocessing):
         heat = model.score_decoded(decoded, ids, maps=True).maps
         for one, image, name in zip(heat, decoded, ids, strict=True):
-            row = known[name]
-            if one is None:
-                continue
-            mask = read_mask(row["mask"]) if row["abnormal"] else None
-            size = {"height": image.height, "width": image.width}
-            metrics.add(*at_image_size(one, mask, size))
+            if one is not None:
+                size = {"height": image.height, "width": image.width}
+                add_map(metrics, one, {**known[name], **size})
     return metrics.result()
+
+
+def is_compared(row: Mapping[str, Any]) -> bool:
+    """Whether it is known which pixels of the image are abnormal."""
+    return bool(row["mask"] or not row["abnormal"])
+
+
+def add_map(metrics: PixelMetrics, heat: np.ndarray, row: Mapping[str, Any]) -> None:
+    """Add the heat map of such an image; row: with its width and height."""
+    mask = read_mask(row["mask"]) if row["abnormal"] else None
+    metrics.add(*at_image_size(heat, mask, row))

@@ -4,14 +4,17 @@ finished is not done again."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 
+from ganad.errors import TrainingError
 from pipelines.cluster.connection import connected
 from pipelines.console.progress import say
 
@@ -83,8 +86,36 @@ def carry_out(runs: Sequence[Run], cores: int, debug: bool) -> Iterator[tuple[Ru
             yield run, None
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean ± sample standard deviation; empty without values."""
-    if len(values) < 2:
-        return f"{values[0]:.3f}" if values else ""
-    return f"{mean(values):.3f} ± {stdev(values):.3f}"
+def report(
+    runs: Sequence[Run],
+    folder: Path,
+    name: str,
+    as_markdown: Callable[[Rows], str],
+    cores: int,
+    debug: bool,
+) -> str:
+    """Do the runs without a result, and write FOLDER/NAME.parquet, a row per row of a run, and
+    FOLDER/NAME.md, which is returned. Raises TrainingError at the end if some failed."""
+    failed = [run.failed(why) for run, why in carry_out(runs, cores, debug) if why is not None]
+    rows = [row for run in runs for row in run.rows]
+    folder.mkdir(parents=True, exist_ok=True)
+    if rows:
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+    text = as_markdown(rows)
+    (folder / f"{name}.md").write_text(text)
+    refuse(failed)
+    return text
+
+
+def refuse(failed: Rows) -> None:
+    """Raises TrainingError, which names the first, if some runs failed."""
+    if failed:
+        raise TrainingError(f"{len(failed)} runs failed, the first: {failed[0]['error']}")
+
+
+def spread(values: Iterable[float | None]) -> str:
+    """Mean ± sample standard deviation of the values that are there; empty without any."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return f"{known[0]:.3f}" if known else ""
+    return f"{mean(known):.3f} ± {stdev(known):.3f}"

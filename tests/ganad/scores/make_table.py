@@ -90,3 +90,17 @@ def write_table(folder, rows_by_model, *, part_rows=25, run=True, models=(), man
 
 def small_table(tmp_path: Path, **options):
     return write_table(str(tmp_path / "table"), {MODEL: make_rows(**options)})
+
+
+def killed_at_removal(monkeypatch, number):
+    """From now on, storage.remove removes so many files, and then raises KeyboardInterrupt."""
+    remove, num = storage.remove, 0
+
+    def killed(uri):
+        nonlocal num
+        if num == number:
+            raise KeyboardInterrupt
+        num += 1
+        remove(uri)
+
+    monkeypatch.setattr(storage, "remove", killed)

@@ -4,12 +4,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from ganad.errors import TableError
-from ganad.scores import compact as module
 from ganad.scores.compact import Compacted, compact
 from ganad.scores.files import list_files
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
-from tests.ganad.scores.make_table import MODEL, OTHER, make_rows, write_table
+from tests.ganad.scores.make_table import MODEL, OTHER, killed_at_removal, make_rows, write_table
 
 
 @pytest.fixture
@@ -48,16 +47,8 @@ def test_a_gap_of_units_that_are_still_to_be_scored_is_kept(table):
 
 @pytest.mark.parametrize("removals", [0, 1, 5])
 def test_a_killed_command_leaves_every_row_once(table, removals, monkeypatch):
-    before, remove, num = rows(table), storage.remove, 0
-
-    def killed(uri):
-        nonlocal num
-        if num == removals:
-            raise KeyboardInterrupt
-        num += 1
-        remove(uri)
-
-    monkeypatch.setattr(module.storage, "remove", killed)
+    before = rows(table)
+    killed_at_removal(monkeypatch, removals)
     with pytest.raises(KeyboardInterrupt):
         compact(table)
     assert rows(table) == before

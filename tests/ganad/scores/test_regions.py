@@ -14,7 +14,6 @@ from PIL import Image
 from ganad.errors import QueryError, TableError
 from ganad.images.decode import Preprocessing, decode
 from ganad.model import Model
-from ganad.scores import compact as module
 from ganad.scores import regions
 from ganad.scores.compact import compact
 from ganad.scores.files import list_files
@@ -23,7 +22,14 @@ from ganad.scores.rows import CARRIED, rows_and_regions, score_rows
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
 from tests.ganad.detectors.small import small
-from tests.ganad.scores.make_table import MODEL, OTHER, make_rows, small_table, write_table
+from tests.ganad.scores.make_table import (
+    MODEL,
+    OTHER,
+    killed_at_removal,
+    make_rows,
+    small_table,
+    write_table,
+)
 
 README = Path(regions.__file__).with_name("README.md").read_text()
 
@@ -218,16 +224,8 @@ def test_a_missing_file_is_named(table: str) -> None:
 def test_they_are_merged_with_their_scores_whenever_the_command_is_killed(
     table: str, removals: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, remove, num = ScoreTable(table).query(EVERY), storage.remove, 0
-
-    def killed(uri: str) -> None:
-        nonlocal num
-        if num == removals:
-            raise KeyboardInterrupt
-        num += 1
-        remove(uri)
-
-    monkeypatch.setattr(module.storage, "remove", killed)
+    before = ScoreTable(table).query(EVERY)
+    killed_at_removal(monkeypatch, removals)
     if removals < 100:
         with pytest.raises(KeyboardInterrupt):
             compact(table)
