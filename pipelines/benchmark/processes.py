@@ -49,19 +49,24 @@ def score(
     expected: tuple[int, int],
     *,
     one_thread: bool = False,
+    engine: str = "eager",
 ) -> ScoringJob:
     """Score source into a fresh table in the folder tables. expected: images scored and failed, as
     a figure of a job that did something else would be worth nothing. one_thread: for each worker,
-    where the command would share out all cores."""
+    where the command would share out all cores. Raises GanadError if the engine is not taken."""
     name = source.rstrip("/").rpartition("/")[2]
     table = tables / f"{name}-{time.time_ns()}"
     if one_thread:
         seconds, peak = measured(["-c", ONE_THREAD, model, source, str(table), str(workers)])
     else:
-        seconds, peak = command(
-            ["score", model, source, "--out", str(table), "--workers", str(workers)]
-        )
+        typed = ["--out", str(table), "--workers", str(workers), "--engine", engine]
+        seconds, peak = command(["score", model, source, *typed])
     (run,) = read_runs(str(table)).values()
+    if run.engine != engine:
+        raise GanadError(
+            f"--engines {engine}: scores of {run.model} by {engine} are not those of the eager "
+            f"pass: leave {engine} out, or give a --model trained with precision=float32"
+        )
     assert (run.counts["scored"], run.counts["failed"]) == expected, run.counts
     periods = run.work["periods"]
     working = sum(period["seconds"] for period in periods)

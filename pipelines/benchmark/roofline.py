@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ganad.engines.compiled import attach
 from ganad.images.decode import Decoded, Preprocessing, decode
 from ganad.images.load import load_images
-from ganad.model import load
+from ganad.model import Model, load
 
 BATCH = 64
 Row = Mapping[str, Any]
@@ -30,9 +32,11 @@ def decode_alone(model: str, rows: Sequence[Row], num_processes: int) -> float:
     return _rate(_decode, model, rows, num_processes)
 
 
-def forward_alone(model: str, rows: Sequence[Row], num_processes: int) -> float:
+def forward_alone(
+    model: str, rows: Sequence[Row], num_processes: int, engine: str = "eager"
+) -> float:
     """Images per second of scoring what is decoded already, over all processes together."""
-    return _rate(_forward, model, rows, num_processes)
+    return _rate(partial(_forward, engine), model, rows, num_processes)
 
 
 def both(model: str, rows: Sequence[Row], num_processes: int) -> float:
@@ -61,9 +65,8 @@ def _decode(model: str, rows: Sequence[Row]) -> tuple[float, float]:
     return began, time.time()
 
 
-def _forward(model: str, rows: Sequence[Row]) -> tuple[float, float]:
-    torch.set_num_threads(1)
-    loaded = load(model)
+def _forward(engine: str, model: str, rows: Sequence[Row]) -> tuple[float, float]:
+    loaded = _with_engine(model, engine, 1)
     some = list(rows[:BATCH])
     decoded = [one for (one,) in load_images(some, [loaded.preprocessing])]
     ids = [row["image_id"] for row in some]
@@ -86,6 +89,13 @@ def _both(model: str, rows: Sequence[Row]) -> tuple[float, float]:
     return began, time.time()
 
 
+def _with_engine(model: str, engine: str, num_threads: int) -> Model:
+    torch.set_num_threads(num_threads)
+    loaded = load(model)
+    attach(loaded.detector, engine)
+    return loaded
+
+
 def _batches(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     return (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
 
@@ -101,12 +111,13 @@ class _Files(Dataset[Decoded]):
         return decode(Path(self.paths[number]).read_bytes(), self.preprocessing)
 
 
-def hand_written_loop(model: str, paths: Sequence[str], num_workers: int, out: Path) -> float:
+def hand_written_loop(
+    model: str, paths: Sequence[str], num_workers: int, out: Path, engine: str = "eager"
+) -> float:
     """Images per second, from the first batch on, of what one writes without ganad's jobs: a
     DataLoader that decodes, a loop that scores, a Parquet file at the end. It does not resume, and
     one machine is all it has."""
-    torch.set_num_threads(num_workers)
-    loaded = load(model)
+    loaded = _with_engine(model, engine, num_workers)
     loader = DataLoader(
         _Files(paths, loaded.preprocessing),
         batch_size=BATCH,

@@ -8,38 +8,42 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from ganad.archive.listing import list_images
+from ganad.engines.compiled import available
+from ganad.errors import ConfigError
 from ganad.images.decode import Preprocessing
 from ganad.saved import read_info
-from pipelines.benchmark import roofline, shrinking
-from pipelines.benchmark.anomalib import predict_with_anomalib
+from pipelines.benchmark import shrinking
 from pipelines.benchmark.processes import ScoringJob, command, score
-from pipelines.benchmark.scoring_data import (
-    make_jpegs,
-    make_large_jpeg,
-    make_paths,
-    make_tar,
-    put_on_s3,
-    untrained,
+from pipelines.benchmark.scoring_data import make_jpegs, make_large_jpeg, make_paths, untrained
+from pipelines.benchmark.scoring_turns import (
+    ALONE,
+    ANOMALIB,
+    ANOMALIB_OPENVINO,
+    DECODE,
+    FORWARD,
+    JOB,
+    LOOP,
+    PICTURES,
+    Turns,
+    by,
+    jobs_on_s3,
+    of_anomalib,
+    other_jobs,
+    stages,
 )
 from pipelines.console.progress import say
+from pipelines.score.engines import EAGER
 
 FEW_ROWS = 10_000
 LARGE = (4000, 3000)
 Figure = dict[str, Any]
 """what: the measured thing; value and unit; beside: what it is to be compared with."""
-Turn = Callable[[], float | ScoringJob]
-"""Works through the images once; images per second, or the job that did it."""
-
-DECODE, FORWARD, BOTH = "decode alone", "forward alone", "decode and forward"
-LOOP = "hand-written DataLoader loop"
-ANOMALIB, PICTURES = "anomalib, scores alone", "anomalib as it comes, with its pictures"
-JOB, ALONE = "whole job on loose files", "whole job, one worker of one thread"
 
 
 def scoring(
@@ -53,6 +57,7 @@ def scoring(
     rounds: int = 3,
     s3: str | None = None,
     anomalib: str | None = None,
+    engines: Sequence[str] = (EAGER,),
 ) -> list[Figure]:
     """Measure all of it; writes OUT/scoring.json and OUT/scoring.md and returns their rows.
 
@@ -60,21 +65,26 @@ def scoring(
     large archive, of which the listing's speed and the driver's memory are measured; 0 for none.
     model: a saved one; without it, a GANomaly of 64 pixels with its first weights, as its speed is
     that of any. s3: a prefix, to which the images are copied and from which they are scored too.
-    anomalib: a Python that has anomalib, to score with its GANomaly.
+    anomalib: a Python that has anomalib, to score with its GANomaly. engines: those whose forward
+    pass, loop and job are measured; eager always is, as others are compared with it. Raises
+    ConfigError for an engine that is not there.
     """
+    engines = _with_eager(engines)
     folder = Path(out).absolute()
     tiles = Path(data).absolute() / "magnetic_tile"
     workers = workers or os.cpu_count() or 1
     jpegs = make_jpegs(folder / f"jpegs-{num}", str(tiles / "train"), num)
     model = str(Path(model).absolute()) if model else untrained(folder / "model")
-    turns = _turns(model, jpegs, num, workers, folder)
+    rows = list(list_images([str(jpegs)]))
+    turns = stages(model, rows, workers, folder, jpegs, engines)
+    turns |= other_jobs(model, jpegs, num, workers, folder)
     if s3 is not None:
-        turns |= _turns_on_s3(model, jpegs, num, workers, folder, s3)
+        turns |= jobs_on_s3(model, jpegs, num, workers, folder, s3)
     if anomalib is not None:
-        turns |= _turns_of_anomalib(anomalib, model, jpegs, workers)
+        turns |= of_anomalib(anomalib, model, jpegs, workers, engines)
     figures: list[Figure] = []
     for some in (
-        _speeds(turns, rounds, workers),
+        _speeds(turns, rounds, workers, engines),
         _large_archive(model, num_rows, workers, folder) if num_rows else [],
         _large_jpeg(model, tiles),
     ):
@@ -106,44 +116,7 @@ def _line(figure: Figure) -> str:
     return f"{figure['what']}: {_value(figure)}{beside}"
 
 
-def _turns(model: str, jpegs: Path, num: int, workers: int, folder: Path) -> dict[str, Turn]:
-    rows = list(list_images([str(jpegs)]))
-    paths = [row["uri"] for row in rows]
-    tar = make_tar(folder / f"jpegs-{num}.tar", jpegs)
-    tables, by_hand = folder / "tables", folder / "by-hand.parquet"
-    turns: dict[str, Turn] = {
-        DECODE: lambda: roofline.decode_alone(model, rows, workers),
-        FORWARD: lambda: roofline.forward_alone(model, rows, workers),
-        BOTH: lambda: roofline.both(model, rows, workers),
-        LOOP: lambda: roofline.hand_written_loop(model, paths, workers, by_hand),
-        JOB: lambda: score(model, str(jpegs), tables, workers, (num, 0)),
-        "whole job on a tar": lambda: score(model, str(tar), tables, workers, (num, 0)),
-    }
-    if workers > 1:
-        turns[ALONE] = lambda: score(model, str(jpegs), tables, 1, (num, 0), one_thread=True)
-    return turns
-
-
-def _turns_on_s3(
-    model: str, jpegs: Path, num: int, workers: int, folder: Path, s3: str
-) -> dict[str, Turn]:
-    loose, tar = put_on_s3(s3, jpegs, make_tar(folder / f"jpegs-{num}.tar", jpegs))
-    tables = folder / "tables"
-    return {
-        "whole job on loose objects of S3": lambda: score(model, loose, tables, workers, (num, 0)),
-        "whole job on a tar on S3": lambda: score(model, tar, tables, workers, (num, 0)),
-    }
-
-
-def _turns_of_anomalib(python: str, model: str, jpegs: Path, workers: int) -> dict[str, Turn]:
-    size, source = read_info(model)["config"]["image_size"], str(jpegs)
-    return {
-        ANOMALIB: lambda: predict_with_anomalib(python, source, size, workers),
-        PICTURES: lambda: predict_with_anomalib(python, source, size, workers, pictures=True),
-    }
-
-
-def _speeds(turns: Mapping[str, Turn], rounds: int, workers: int) -> Iterator[Figure]:
+def _speeds(turns: Turns, rounds: int, workers: int, engines: Sequence[str]) -> Iterator[Figure]:
     rates: dict[str, list[float]] = {name: [] for name in turns}
     jobs: dict[str, list[ScoringJob]] = {}
     for number in range(rounds):
@@ -159,16 +132,39 @@ def _speeds(turns: Mapping[str, Turn], rounds: int, workers: int) -> Iterator[Fi
         if name in jobs:
             beside += f"; {median(job.rate for job in jobs[name]):,.0f} from first image to last"
         yield _figure(name, median(found), "images/s", beside)
-    if JOB in jobs:
-        fixed = median(job.fixed_s for job in jobs[JOB])
-        yield _figure("start and end of that job", fixed, "s", "before its first image, after all")
-    limits = [1 / (1 / a + 1 / b) for a, b in zip(rates[DECODE], rates[FORWARD], strict=True)]
-    yield _ratio("share of 1 / (1/decode + 1/forward)", rates[JOB], limits)
-    for others in (LOOP, ANOMALIB, PICTURES):
-        if others in rates:
-            yield _ratio(f"whole job, times {others}", rates[JOB], rates[others])
+    for engine in engines:
+        job = by(JOB, engine)
+        fixed = median(one.fixed_s for one in jobs[job])
+        yield _figure(f"start and end of {job}", fixed, "s", "before its first image, after all")
+    for engine in engines:
+        yield from _ratios(rates, engine)
     if ALONE in rates:
         yield _ratio(f"one worker to {workers}, a thread each, times", rates[JOB], rates[ALONE])
+
+
+def _ratios(rates: Mapping[str, list[float]], engine: str) -> Iterator[Figure]:
+    """The job of an engine beside what it can be compared with."""
+    job, forward = rates[by(JOB, engine)], rates[by(FORWARD, engine)]
+    limits = [1 / (1 / a + 1 / b) for a, b in zip(rates[DECODE], forward, strict=True)]
+    yield _ratio(by("share of 1 / (1/decode + 1/forward)", engine), job, limits)
+    others = [by(FORWARD, engine), by(LOOP, engine), ANOMALIB, PICTURES]
+    if engine != EAGER:
+        others = [*others, JOB, ANOMALIB_OPENVINO]
+    for other in others:
+        if other in rates:
+            yield _ratio(f"{by('whole job', engine)}, times {other}", job, rates[other])
+
+
+def _with_eager(engines: Sequence[str]) -> list[str]:
+    """Each once, eager first; raises ConfigError for one that this machine does not have."""
+    there = available()
+    for engine in engines:
+        if engine not in there:
+            raise ConfigError(
+                f"--engines {','.join(engines)}: this machine has no {engine}: use some of "
+                f"{','.join(there)}"
+            )
+    return list(dict.fromkeys((EAGER, *engines)))
 
 
 def _ratio(what: str, ours: Sequence[float], others: Sequence[float]) -> Figure:

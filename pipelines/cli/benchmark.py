@@ -263,6 +263,9 @@ def scoring(
         str | None, typer.Option(help="s3:// prefix to copy the images to and score from.")
     ] = None,
     anomalib: Anomalib = None,
+    engines: Annotated[
+        str, typer.Option(help="Engines to score with, comma-separated; see ganad score --engine.")
+    ] = "eager",
 ) -> None:
     """Measure scoring against the limits of the machine: each stage, listing, driver memory.
 
@@ -281,6 +284,7 @@ def scoring(
         rounds=rounds,
         s3=s3,
         anomalib=anomalib,
+        engines=words(engines),
     )
     print(as_markdown(figures))
 

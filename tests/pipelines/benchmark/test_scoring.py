@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from ganad.archive.listing import list_images
-from ganad.errors import ArchiveError
+from ganad.detectors import configure, create
+from ganad.engines import openvino
+from ganad.errors import ArchiveError, ConfigError
 from ganad.images.decode import Preprocessing, decode
-from ganad.model import load
+from ganad.model import Model, load
 from pipelines.benchmark import roofline, shrinking
 from pipelines.benchmark.scoring import as_markdown, scoring
 from pipelines.benchmark.scoring_data import (
@@ -21,6 +23,10 @@ from pipelines.benchmark.scoring_data import (
     make_paths,
     make_tar,
     untrained,
+)
+
+needs_openvino = pytest.mark.skipif(
+    openvino.available() is not None, reason="no OpenVINO: pip install 'ganad[openvino]'"
 )
 
 
@@ -35,6 +41,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = rng.integers(0, 256, (90, 120 + number)).astype(np.uint8)
         Image.fromarray(pixels).save(tiles / f"{number}.jpg")
     return folder
+
+
+def in_float32(folder: Path) -> str:
+    """A GANomaly with its first weights, on which engines agree on every machine."""
+    values = {"image_size": 64, "channels": 1, "precision": "float32"}
+    return Model(create("ganomaly", configure("ganomaly", values)), None).save(str(folder))
 
 
 def test_images_are_made_once_and_differ(data: Path, tmp_path: Path) -> None:
@@ -57,14 +69,26 @@ def test_without_tiles_it_says_so(tmp_path: Path) -> None:
     assert not (tmp_path / "jpegs").exists()
 
 
-def test_the_hand_written_loop_finds_the_same_scores(data: Path, tmp_path: Path) -> None:
-    model = untrained(tmp_path / "model")
+@pytest.mark.parametrize("engine", ["eager", pytest.param("openvino", marks=needs_openvino)])
+def test_the_hand_written_loop_finds_the_same_scores(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setenv("GANAD_CACHE", str(tmp_path / "cache"))
+    model = in_float32(tmp_path / "model")
     folder = make_jpegs(tmp_path / "jpegs", str(data), 70)
     paths = [row["uri"] for row in list_images([str(folder)])]
-    assert roofline.hand_written_loop(model, paths, 1, tmp_path / "by-hand.parquet") > 0
+    assert roofline.hand_written_loop(model, paths, 1, tmp_path / "by-hand.parquet", engine) > 0
+    assert (tmp_path / "cache" / "engines").exists() == (engine != "eager")
     found = pq.read_table(tmp_path / "by-hand.parquet")
     assert found["path"].to_pylist() == paths
-    np.testing.assert_allclose(found["score"].to_numpy(), load(model).score(paths).score, rtol=1e-5)
+    np.testing.assert_allclose(found["score"].to_numpy(), load(model).score(paths).score, rtol=1e-4)
+
+
+def test_an_engine_that_is_not_there_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    remedy = r"--engines eager,turbo: this machine has no turbo: use some of eager"
+    with pytest.raises(ConfigError, match=remedy):
+        scoring(str(tmp_path / "out"), str(tmp_path), engines=["eager", "turbo"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_process_has_a_share(data: Path, tmp_path: Path) -> None:
@@ -95,13 +119,19 @@ def test_all_pixels_of_a_jpeg_first_is_another_image_and_a_near_one(data: Path) 
     assert 0 < difference < 10
 
 
+@needs_openvino
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_whole_benchmark(data: Path, tmp_path: Path, s3: Any) -> None:
+def test_the_whole_benchmark(
+    data: Path, tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANAD_CACHE", str(tmp_path / "cache"))
     s3.put("benchmark/bucket", b"")
     figures = scoring(
         str(tmp_path),
         str(data),
+        model=in_float32(tmp_path / "model"),
+        engines=["openvino"],
         num=64,
         num_rows=300,
         workers=2,
@@ -111,17 +141,26 @@ def test_the_whole_benchmark(data: Path, tmp_path: Path, s3: Any) -> None:
     assert all(figure["value"] > 0 for figure in figures)
     assert [figure["what"] for figure in figures] == [
         "decode alone",
-        "forward alone",
         "decode and forward",
+        "forward alone",
         "hand-written DataLoader loop",
         "whole job on loose files",
+        "forward alone by openvino",
+        "hand-written DataLoader loop by openvino",
+        "whole job on loose files by openvino",
         "whole job on a tar",
         "whole job, one worker of one thread",
         "whole job on loose objects of S3",
         "whole job on a tar on S3",
-        "start and end of that job",
+        "start and end of whole job on loose files",
+        "start and end of whole job on loose files by openvino",
         "share of 1 / (1/decode + 1/forward)",
+        "whole job, times forward alone",
         "whole job, times hand-written DataLoader loop",
+        "share of 1 / (1/decode + 1/forward) by openvino",
+        "whole job by openvino, times forward alone by openvino",
+        "whole job by openvino, times hand-written DataLoader loop by openvino",
+        "whole job by openvino, times whole job on loose files",
         "one worker to 2, a thread each, times",
         "index of 300 paths",
         "memory of that index",
