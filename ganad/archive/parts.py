@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ganad.archive.rows import SCHEMA, Row
@@ -29,6 +30,8 @@ ROWS_PER_GROUP = 4_096
 PART = re.compile(r"part-(\d{5,})(?:-([0-9a-f]{8}))?(?:-([0-9a-f]{16}))?\.parquet")
 """Name of a part: its number, the token of its listing, the digest of its bytes. Parts of earlier
 versions have no digest."""
+_PLAIN = r"^[0-9A-Za-z_. -]*$"
+"""Text that Python shows between single quotes as it is."""
 _DIGESTED = ("image_id", "size", "label", "abnormal", "split")
 
 
@@ -166,13 +169,16 @@ class PartWriter:
             self.on_part(Part(uri, len(table)))
 
     def _count(self, table: pa.Table) -> None:
-        facts = [table[name].to_pylist() for name in _DIGESTED]
-        self.digest.update("".join(f"{row!r}\n" for row in zip(*facts, strict=True)).encode())
-        self.labels.update(label for label in table["label"].to_pylist() if label is not None)
-        truth = Counter(table["abnormal"].to_pylist())
+        self.digest.update(_lines(table))
+        self.labels.update(
+            {one["values"]: one["counts"] for one in table["label"].value_counts().to_pylist()}
+        )
+        del self.labels[None]
+        num_known = len(table) - table["abnormal"].null_count
+        num_abnormal = pc.sum(table["abnormal"], min_count=0).as_py()
         self.num_images += len(table)
-        self.num_normal += truth[False]
-        self.num_abnormal += truth[True]
+        self.num_normal += num_known - num_abnormal
+        self.num_abnormal += num_abnormal
         self.num_errors += len(table) - table["error"].null_count
 
     def undo(self) -> None:
@@ -182,3 +188,26 @@ class PartWriter:
         if not self._existed:
             with suppress(OSError):
                 Path(self.folder).rmdir()
+
+
+def _lines(table: pa.Table) -> bytes:
+    """A line for each row: what Python shows of the tuple of its facts, made column by column."""
+    facts = [_shown(table[name].combine_chunks()) for name in _DIGESTED]
+    lines = pc.binary_join_element_wise("(", pc.binary_join_element_wise(*facts, ", "), ")\n", "")
+    together = pa.ListArray.from_arrays([0, len(lines)], lines)
+    return pc.binary_join(together, "")[0].as_py().encode()
+
+
+def _shown(values: pa.Array) -> pa.Array:
+    """What Python shows of each value."""
+    if pa.types.is_integer(values.type):
+        texts = values.cast(pa.string())
+    elif (
+        pa.types.is_string(values.type) and pc.all(pc.match_substring_regex(values, _PLAIN)).as_py()
+    ):
+        texts = pc.binary_join_element_wise("'", values, "'", "")
+    else:
+        coded = values.dictionary_encode()
+        shown = pa.array([repr(value) for value in coded.dictionary.to_pylist()], pa.string())
+        texts = shown.take(coded.indices)
+    return texts.fill_null("None")
