@@ -42,7 +42,7 @@ class Session:
     Filters are pushed down into the parts. SQL cannot read or write any other file, local or
     remote, or change settings; only DuckDB itself spills into a temporary folder. One result is
     read at a time, and a signal interrupts it. Errors are TableError and begin with what the user
-    typed.
+    typed. asked_once: for a single query, after which the parts' footers are of no use.
     """
 
     def __init__(
@@ -52,6 +52,8 @@ class Session:
         columns: Sequence[str],
         limits: Limits | None = None,
         regions: Mapping[str, PartFile] | None = None,
+        *,
+        asked_once: bool = False,
     ) -> None:
         self.typed = typed
         self.columns = columns
@@ -67,8 +69,8 @@ class Session:
         self._files = PartFiles({}, self._database.spill)
         self.connection.register_filesystem(self._files)
         self.connection.execute("SET TimeZone = 'UTC'")
-        # Otherwise every query would read the parts' footers again.
-        self.connection.execute("SET parquet_metadata_cache = true")
+        # Otherwise every query would read the parts' footers again; they take 25 KB for each part.
+        self.connection.execute(f"SET parquet_metadata_cache = {not asked_once}")
         with self._translated():
             source = self._source("", parts)
             self._execute(f"CREATE VIEW parts AS SELECT *, filename FROM {source}")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from ganad.errors import TableError
+from ganad.errors import QueryError, TableError
 from ganad.scores import regions
 from ganad.scores.files import JOB, MANIFEST, OLD_JOB, ScoreFile, list_files, list_models, live
 from ganad.scores.partfiles import PartFile, PartFiles
@@ -42,6 +43,9 @@ SCHEMA = pa.schema(
 """Columns of a part. `model` is in the folder's name as well; parts of earlier versions have it
 there only."""
 COLUMNS = tuple(SCHEMA.names)
+DISTINCT_BYTES = 2**29
+"""Memory for the distinct images of a table: a job's driver counts them, and it must not grow with
+the archive (100 bytes for each image)."""
 
 
 class ScoreTable:
@@ -106,10 +110,11 @@ class ScoreTable:
         any, restricted as described in ganad.scores.sql.Session."""
         return self.session().connection
 
-    def session(self, limits: Limits | None = None) -> Session:
-        """A connection with readable errors; close it after use."""
+    def session(self, limits: Limits | None = None, *, asked_once: bool = False) -> Session:
+        """A connection with readable errors; close it after use. asked_once: for one query."""
         found = regions.part_files(self.uri, list(self.parts.values()))
-        return Session(self.typed, self.part_files, COLUMNS, limits, found)
+        parts = self.part_files
+        return Session(self.typed, parts, COLUMNS, limits, found, asked_once=asked_once)
 
     @property
     def part_files(self) -> dict[str, PartFile]:
@@ -130,7 +135,7 @@ class ScoreTable:
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Like query, but in batches of several thousand rows, for results larger than memory.
         limits: memory and disk that the query may use."""
-        session = self.session(limits)
+        session = self.session(limits, asked_once=True)
         try:
             shown = f'"{shortened(sql if typed is None else typed, 100)}"'
             schema, batches = session.stream(sql, shown=shown)
@@ -148,20 +153,29 @@ class ScoreTable:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Per model: rows (in), distinct images, scored and failed rows."""
-        rows = self.query(
+        rows = self._distinct(
             'SELECT model, count(*) AS "in", count(DISTINCT image_id) AS "distinct", '
             "count(score) AS scored, count(error) AS failed "
             "FROM scores GROUP BY model ORDER BY model"
-        ).to_pylist()
+        )
         return {row.pop("model"): row for row in rows}
 
     def failures(self) -> dict[str, int]:
         """Error text -> number of images that have it under any model, most frequent first."""
-        rows = self.query(
+        rows = self._distinct(
             "SELECT error, count(DISTINCT image_id) AS num FROM scores WHERE error IS NOT NULL "
             "GROUP BY error ORDER BY num DESC, error"
-        ).to_pylist()
+        )
         return {row["error"]: row["num"] for row in rows}
+
+    def _distinct(self, sql: str) -> list[dict[str, Any]]:
+        """The result of SQL that counts distinct images: a set of all of them, most of it on disk
+        for a large table, or in memory where no disk is to be had."""
+        try:
+            schema, batches = self.stream(sql, limits=Limits(memory=DISTINCT_BYTES))
+            return pa.Table.from_batches(list(batches), schema).to_pylist()
+        except QueryError:
+            return self.query(sql).to_pylist()
 
     def files_with_errors(self) -> list[ScoreFile]:
         """The parts in which at least one image has an error."""

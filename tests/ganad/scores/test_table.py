@@ -275,6 +275,14 @@ def test_counts_that_add_up_have_no_problem(table):
     assert file.uri == f"{table.uri}/model={MODEL}/part-000000.parquet"
 
 
+def test_images_are_counted_in_memory_where_disk_does_not_help(table, monkeypatch):
+    before = table.counts(), table.failures()
+    monkeypatch.setattr("ganad.scores.table.DISTINCT_BYTES", 2**18)
+    with pytest.raises(QueryError, match="needs more memory or disk"):
+        table.stream("SELECT * FROM scores ORDER BY name", limits=Limits(memory=2**18, spill=0))
+    assert (table.counts(), table.failures()) == before
+
+
 def test_an_image_that_is_there_twice_is_told(tmp_path):
     rows = make_rows()
     folder = write_table(str(tmp_path / "t"), {MODEL: [*rows, rows[5]]})
