@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
@@ -89,15 +90,33 @@ class BatchScores:
 
     def head(self, num: int) -> Scores:
         """The first num images, as arrays."""
-        return Scores(
-            _array(self.score[:num].double()),
-            {name: _array(term[:num].double()) for name, term in self.terms.items()},
-            None if self.maps is None else _array(self.maps[:num].float()),
-        )
+        return self.sent(num)()
+
+    def sent(self, num: int) -> Callable[[], Scores]:
+        """Send the first num images' scores on their way to arrays, which the result waits for.
+        Work given to a GPU in between does not delay them."""
+        score = _sent(self.score[:num].double())
+        terms = {name: _sent(term[:num].double()) for name, term in self.terms.items()}
+        maps = None if self.maps is None else _sent(self.maps[:num].float())
+        arrived = None
+        if self.score.is_cuda:
+            arrived = torch.cuda.Event()
+            arrived.record(torch.cuda.current_stream(self.score.device))
+
+        def scores() -> Scores:
+            if arrived is not None:
+                arrived.synchronize()
+            return Scores(
+                score.numpy(),
+                {name: term.numpy() for name, term in terms.items()},
+                None if maps is None else maps.numpy(),
+            )
+
+        return scores
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+def _sent(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", non_blocking=tensor.is_cuda)
 
 
 Engine = Callable[[Tensor, Sequence[str], bool], BatchScores]
@@ -150,7 +169,8 @@ class Detector(nn.Module, Generic[ConfigT]):
 
     @property
     def device(self) -> torch.device:
-        return next(iter(self.state_dict().values())).device
+        # Not by the state dict: to make that of a deep network takes milliseconds.
+        return next(chain(self.parameters(), self.buffers())).device
 
     def prepare(self, images: Tensor) -> Tensor:
         """uint8 (n, c, h, w) in 0..255 -> float32 in [-1, 1], the range of a tanh generator.
@@ -163,7 +183,11 @@ class Detector(nn.Module, Generic[ConfigT]):
                 f"{self.name} takes uint8 images of shape (n, {', '.join(map(str, expected))}), "
                 f"got {images.dtype} {tuple(images.shape)}: decode them with ganad.images.decode"
             )
-        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        device = self.device
+        if device.type == "cuda" and images.device.type == "cpu":
+            # From pinned memory the GPU copies by itself, and this thread goes on.
+            images = images.pin_memory().to(device, non_blocking=True)
+        images = images.to(device).contiguous(memory_format=torch.channels_last)
         return images.float().div_(127.5).sub_(1.0)
 
     @property
@@ -254,7 +278,8 @@ class Detector(nn.Module, Generic[ConfigT]):
         """Score uint8 images of the size that the networks see (n, c, s, s), n >= 1, any n."""
         names = list(ids) if ids is not None else [""] * len(images)
         run = self.engine or self.score_batch
-        parts = []
+        parts: list[Scores] = []
+        before: Callable[[], Scores] | None = None
         with self.scoring():
             for start in range(0, len(images), self.scoring_batch):
                 end = start + self.scoring_batch
@@ -263,7 +288,13 @@ class Detector(nn.Module, Generic[ConfigT]):
                 if pad or self.engine is not None:
                     batch, num = fixed(batch, self.scoring_batch)
                 batch_names += batch_names[-1:] * (len(batch) - num)
-                parts.append(run(batch, batch_names, maps).head(num))
+                sent = run(batch, batch_names, maps).sent(num)
+                # One batch late: a GPU that has the next batch never waits for this thread.
+                if before is not None:
+                    parts.append(before())
+                before = sent
+            if before is not None:
+                parts.append(before())
         return Scores.concatenate(parts)
 
 

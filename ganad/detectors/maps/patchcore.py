@@ -107,7 +107,7 @@ class Patchcore(MapDetector[PatchcoreConfig, Candidates]):
             places = vectors.new_full(vectors.shape[:2], torch.nan)
         else:
             places = self._nearest(vectors.flatten(0, 1)).unflatten(0, vectors.shape[:2])
-        worst = vectors[torch.arange(vectors.shape[0]), places.argmax(1)]
+        worst = vectors[torch.arange(len(vectors), device=vectors.device), places.argmax(1)]
         side = self.maps.grid
         return places.unflatten(1, (side, side)), self._weighted(worst)
 
