@@ -44,7 +44,7 @@ def search(
     good = [i for i, one in enumerate(decoded) if one.image is not None]
     images = detector.prepare(torch.from_numpy(np.stack([decoded[i].image for i in good])))  # type: ignore[misc]
     ids = [rows[i]["image_id"] for i in good]
-    starts = detector.starts(ids)[:, 0]
+    starts = detector.starts(ids)[:, 0].to(detector.device)
     results: list[dict[str, Any]] = []
     if steps is not None:
         detector.config = detector.config.model_copy(update={"search_steps": steps})
@@ -52,7 +52,7 @@ def search(
     for name, is_frozen in (("one by one", False), ("one by one, frozen", True)):
         detector.requires_grad_(not is_frozen)
         began = time.perf_counter()
-        found = [_alone(detector, images[i : i + 1], starts[i : i + 1]) for i in range(num_alone)]
+        found = [alone(detector, images[i : i + 1], starts[i : i + 1]) for i in range(num_alone)]
         seconds = time.perf_counter() - began
         results.append(_row(name, num_alone, seconds, found, config.search_steps))
     detector.requires_grad_(False)
@@ -77,8 +77,8 @@ def _together(
 ) -> dict[str, Any]:
     began = time.perf_counter()
     found = detector.search(images, ids)
-    seconds = time.perf_counter() - began
     losses, steps = found.loss[:num_compared].tolist(), float(found.steps.float().mean())
+    seconds = time.perf_counter() - began  # with what a GPU had still to do
     return _row(name, len(images), seconds, losses, steps)
 
 
@@ -92,8 +92,8 @@ def _row(name: str, num: int, seconds: float, losses: list[float], steps: float)
     }
 
 
-def _alone(detector: Anogan, image: Tensor, start: Tensor) -> float:
-    """The loss at the end of one image's search."""
+def alone(detector: Anogan, image: Tensor, start: Tensor) -> float:
+    """The loss at the end of one image's search, as published implementations do it."""
     config = detector.config
     features = detector.discriminator.features
     assert isinstance(features, nn.Module)

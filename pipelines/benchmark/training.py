@@ -20,9 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
 
 from ganad.archive.listing import list_images
 from ganad.archive.rows import SCHEMA
@@ -35,6 +33,7 @@ from ganad.images.decode import Preprocessing
 from ganad.images.inputs import from_rows
 from ganad.images.shards import Shards
 from ganad.training.trainer import Trainer
+from pipelines.benchmark.plain_loop import plain_loop
 from pipelines.cluster.connection import connected
 from pipelines.console.progress import say
 from pipelines.train.gradient import CHECKPOINT_STEPS
@@ -198,50 +197,9 @@ def _timed(make: Callable[[int], None]) -> Turn:
 
 
 def _turns_of_plain(pixels: np.ndarray, config: GradientConfig) -> Turn:
-    """The loop that a reader of the paper writes: float32, DataLoader, the authors' order."""
     networks = create("ganomaly", config)
     assert isinstance(networks, Ganomaly)
-    networks.train()
-    parts = (networks.encoder1, networks.decoder, networks.encoder2)
-    parameters = [parameter for part in parts for parameter in part.parameters()]
-    g_adam = torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999))
-    d_adam = torch.optim.Adam(networks.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
-    loader = DataLoader(
-        TensorDataset(torch.from_numpy(pixels)), config.batch_size, shuffle=True, drop_last=True
-    )
-
-    def step(images: Tensor) -> None:
-        x = images.float() / 127.5 - 1
-        z = networks.encoder1(x)
-        x_hat = networks.decoder(z)
-        z_hat = networks.encoder2(x_hat)
-        real, real_features = networks.discriminator(x)
-        fake, _ = networks.discriminator(x_hat.detach())
-
-        g_adam.zero_grad()
-        features, features_hat = networks.discriminator(x)[1], networks.discriminator(x_hat)[1]
-        loss = F.mse_loss(features_hat, features) + 50 * F.l1_loss(x_hat, x) + F.mse_loss(z_hat, z)
-        loss.backward()
-        g_adam.step()
-
-        d_adam.zero_grad()
-        ones, zeros = torch.ones_like(real), torch.zeros_like(fake)
-        bce = F.binary_cross_entropy_with_logits
-        d_loss = (bce(real, ones) + bce(fake, zeros)) / 2
-        d_loss.backward()
-        d_adam.step()
-        loss.item(), d_loss.item()
-
-    def make(num: int) -> None:
-        done = 0
-        while done < num:
-            for (images,) in loader:
-                step(images)
-                done += 1
-                if done == num:
-                    break
-
-    return _timed(make)
+    return _timed(plain_loop(networks, pixels, config.batch_size))
 
 
 @contextmanager
