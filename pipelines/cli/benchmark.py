@@ -290,6 +290,25 @@ def scoring(
 
 
 @benchmarks.command()
+def gpu(
+    out: Out,
+    rows: Annotated[
+        str, typer.Option(help="Some of the rows, such as padim,decode. Default: all.")
+    ] = "",
+    seconds: Annotated[float, typer.Option(min=0.01, help="Seconds of a measurement.")] = 3.0,
+    device: Annotated[str, typer.Option(help="auto, cuda or cpu.")] = "auto",
+) -> None:
+    """All figures of a GPU in ten minutes: scoring, decoding, training steps, AnoGAN's search.
+
+    Example: ganad benchmark gpu --out bench/gpu
+    """
+    from pipelines.benchmark.gpu.run import gpu as run
+    from pipelines.console.progress import say
+
+    print(run(out, words(rows), seconds=seconds, device=device, tell=say), end="")
+
+
+@benchmarks.command()
 def browse(
     out: Out,
     rows: Annotated[int, typer.Option(min=1000, help="Rows of the synthetic table.")] = 1_000_000,

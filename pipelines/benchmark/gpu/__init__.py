@@ -1,0 +1,1 @@
+"""All figures of a GPU in one go, without Ray: python -m pipelines.benchmark.gpu --out FOLDER"""
