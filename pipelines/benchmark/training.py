@@ -33,7 +33,7 @@ from ganad.images.decode import Preprocessing
 from ganad.images.inputs import from_rows
 from ganad.images.shards import Shards
 from ganad.training.trainer import Trainer
-from pipelines.benchmark.plain_loop import plain_loop
+from pipelines.benchmark.gpu.plain_loop import plain_loop
 from pipelines.cluster.connection import connected
 from pipelines.console.progress import say
 from pipelines.train.gradient import CHECKPOINT_STEPS

@@ -16,7 +16,7 @@ from ganad.images.shards import Shards
 from ganad.training.trainer import Trainer
 from pipelines.benchmark.gpu.bench import Bench, Line, Rate, pictures
 from pipelines.benchmark.gpu.busy import busy_share
-from pipelines.benchmark.plain_loop import plain_loop
+from pipelines.benchmark.gpu.plain_loop import plain_loop
 
 FOREVER = 10_000
 """Epochs: the loop is stopped, it does not end."""
