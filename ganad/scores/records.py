@@ -25,10 +25,14 @@ _AGAIN = "remove it, and run the same ganad score again"
 class Job(Record):
     """_job.json: the images to score and the size of a unit. Written once."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
+    """2: units grow. A version that does not know it would cut others, so it must refuse."""
     manifest: Name
     """Id of the manifest; it stays the same when images are added."""
     rows_per_unit: UnitRows
+    """Of the first units."""
+    most_rows_per_unit: UnitRows | None = None
+    """Units grow to this size with the archive; None if they do not, as in older tables."""
 
 
 class ManifestFacts(Record):

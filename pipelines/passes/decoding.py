@@ -15,7 +15,7 @@ from ganad.errors import GanadError
 from ganad.images.decode import Decoded, Preprocessing
 from ganad.images.load import load_images
 from ganad.storage.retry import JOB_PATIENCE_S, patiently
-from pipelines.passes.units import Unit
+from pipelines.passes.units import Unit, rows_that_fit
 
 Batch = dict[str, Any]
 """A block of one row: column -> sequence of one value."""
@@ -24,8 +24,11 @@ FAILURE = "failure"
 
 
 def decode_unit(batch: Batch, preprocessings: Sequence[Preprocessing]) -> Batch:
-    """Add the decoded pixels to a unit; a task that runs on any processor core."""
+    """Add the decoded pixels to a unit; a task that runs on any processor core. A unit that is too
+    large, of a table that was begun without GPUs, is left to the worker."""
     unit = Unit.of(batch)
+    if unit.num > rows_that_fit(preprocessings):
+        return batch
     try:
         rows = patiently(unit.rows, unit.uri, JOB_PATIENCE_S)
         decoded, decoding = _load(rows, preprocessings)

@@ -18,7 +18,7 @@ from ganad.errors import GanadError
 from ganad.images.decode import Decoded, Preprocessing
 from ganad.storage.retry import JOB_PATIENCE_S, patiently
 from pipelines.passes.decoding import FAILURE, Batch, decoded_rows
-from pipelines.passes.units import Unit
+from pipelines.passes.units import Unit, rows_at_once
 
 if TYPE_CHECKING:
     from ganad.model import Model
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DecodedUnit:
-    """A unit with its rows and its images."""
+    """A unit, or a piece of one that is too large for the memory, with its rows and images."""
 
     unit: Unit
     rows: list[dict[str, Any]]
@@ -76,7 +76,13 @@ class UnitWorker(ABC):
 
     @abstractmethod
     def work(self, images: DecodedUnit) -> dict[str, Any]:
-        """The columns of the unit's result, beside its `number` and `num` (images)."""
+        """The columns of the unit's result, beside its `number` and `num` (images); or, of a
+        worker that takes units in pieces, what `join` needs."""
+
+    def join(self, pieces: list[dict[str, Any]]) -> dict[str, Any]:
+        """The columns of the unit's result, from what `work` gave for its pieces."""
+        (result,) = pieces
+        return result
 
     def __call__(self, batch: Batch) -> Batch:
         if FAILURE in batch:
@@ -90,16 +96,20 @@ class UnitWorker(ABC):
 
     def _work(self, batch: Batch) -> Batch:
         unit = Unit.of(batch)
-        retried: list[str] = []
-        rows = patiently(unit.rows, unit.uri, JOB_PATIENCE_S, retried.append)
-        decoded, decoding = decoded_rows(batch, rows, self.preprocessings)
-        decoding["retries"] = dict(Counter(decoding["retries"]) + Counter(retried))
-        result = self.work(DecodedUnit(unit, rows, decoded, decoding))
+        step = unit.num if "pixels" in batch else rows_at_once(self.preprocessings)
+        result = self.join([self._piece(batch, piece) for piece in unit.pieces(step)])
         return {
             "number": [unit.number],
             "num": [unit.num],
             **{column: [value] for column, value in result.items()},
         }
+
+    def _piece(self, batch: Batch, piece: Unit) -> dict[str, Any]:
+        retried: list[str] = []
+        rows = patiently(piece.rows, piece.uri, JOB_PATIENCE_S, retried.append)
+        decoded, decoding = decoded_rows(batch, rows, self.preprocessings)
+        decoding["retries"] = dict(Counter(decoding["retries"]) + Counter(retried))
+        return self.work(DecodedUnit(piece, rows, decoded, decoding))
 
 
 class ModelWorker(UnitWorker):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ganad.errors import ConfigError
@@ -85,7 +85,8 @@ def choose(
     if typed == EAGER or resources.gpus:
         return EngineChoice()
     arguments = {"models": [model], "num_threads": resources.threads, "typed": typed}
-    (result,) = stream([unit], EngineTester, arguments, [preprocessing], resources)
+    first = replace(unit, num=min(unit.num, MAX_IMAGES))
+    (result,) = stream([first], EngineTester, arguments, [preprocessing], resources)
     report = json.loads(result["report"])
     choice = EngineChoice(report["engine"], tuple(report["trials"]))
     if typed not in (AUTO, choice.engine):

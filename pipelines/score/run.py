@@ -15,6 +15,7 @@ from ganad.scores.records import Run
 from ganad.storage import files as storage
 from pipelines.cluster.connection import allocate, connected
 from pipelines.passes.listing import BackgroundListing
+from pipelines.passes.units import UnitSize
 from pipelines.score.engines import EAGER
 from pipelines.score.finish import finish
 from pipelines.score.job import find_job
@@ -56,15 +57,16 @@ def score(
             resources = allocate(workers, gpu, cores=cores)
             scoring = Scoring(saved, table, archive, resources, totals, engine, levels)
             job = job or scoring.begin()
-            units = Plan(table, ids, job.rows_per_unit)
+            size = UnitSize(job.rows_per_unit, job.most_rows_per_unit)
+            units = Plan(table, ids, size)
             for parts in archive.rounds():
                 archive.report()
                 scoring.score(units.add(parts), units.num_images_before)
             if scoring.remove_damaged(units.files):
-                units = Plan(table, ids, job.rows_per_unit)
+                units = Plan(table, ids, size)
                 scoring.score(units.add(archive.parts), units.num_images_before)
             if retry_failed:
-                scoring.retry(job)
+                scoring.retry(size)
         totals.reached(LEFT)
         archive.report()
     return finish(table, list(scoring.runs.values()), archive.wait_for_end(), totals)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import ray
 
 from ganad.scores import regions
@@ -50,29 +51,41 @@ class Scorer(ModelWorker):
         }
 
     def work(self, images: DecodedUnit) -> dict[str, Any]:
-        """Score the unit. A part that is there already stays as it is: Ray may give out a unit
-        again whose result was lost, and an image that had a score may be gone by now."""
-        notes: list[dict[str, Any]] = []
+        """Score a piece of the unit."""
+        found = list(self._missing(images))
+        if found:
+            found[0][2].update(images.decoding)
+        return {"found": found, "decoding": images.decoding}
+
+    def join(self, pieces: list[dict[str, Any]]) -> dict[str, Any]:
+        """Write the parts. One that is there already stays as it is: Ray may give out a unit again
+        whose result was lost, and an image that had a score may be gone by now."""
         failures: Counter[str] = Counter()
+        parts: dict[ScoreFile, list[tuple[Scored, dict[str, Any]]]] = {}
+        for piece in pieces:
+            for number, (file, scored, note) in enumerate(piece["found"]):
+                parts.setdefault(file, []).append((scored, note))
+                if number == 0:
+                    failures.update(error for error in scored.rows["error"].to_pylist() if error)
         write_s, retried = 0.0, list[str]()
-        for file, found, note in self._missing(images):
-            scored = found.rows
-            if not notes:
-                note |= images.decoding
-                failures.update(error for error in scored["error"].to_pylist() if error)
-            notes.append(note)
+        for file, some in parts.items():
+            if len(some) < len(pieces):  # somebody has written it meanwhile
+                continue
+            rows = pa.concat_tables(scored.rows for scored, _ in some)
+            found = [scored.regions for scored, _ in some if scored.regions is not None]
             began = time.perf_counter()
-            if found.regions is not None:  # before the scores: see ganad.scores.regions
-                first = functools.partial(regions.write, file, found.regions)
+            if found:  # before the scores: see ganad.scores.regions
+                first = functools.partial(regions.write, file, pa.concat_tables(found))
                 patiently(first, file.regions.uri, JOB_PATIENCE_S, retried.append)
-            write = functools.partial(write_part, file, scored, [note])
+            write = functools.partial(write_part, file, rows, [note for _, note in some])
             patiently(write, file.uri, JOB_PATIENCE_S, retried.append)
             write_s += time.perf_counter() - began
+        decoding = [piece["decoding"] for piece in pieces]
         report = {
-            "decode_s": images.decoding["decode_s"],
-            "score_s": sum(note["score_s"] for note in notes),
+            "decode_s": sum(one["decode_s"] for one in decoding),
+            "score_s": sum(note["score_s"] for of in parts.values() for _, note in of),
             "write_s": write_s,
-            "retries": sum(images.decoding["retries"].values()) + len(retried),
+            "retries": sum(sum(one["retries"].values()) for one in decoding) + len(retried),
             "failures": failures,
             "started": self.started,
             "ready": self.ready,
@@ -102,7 +115,7 @@ class Scorer(ModelWorker):
 
     def _note(self, images: DecodedUnit, score_s: float) -> dict[str, Any]:
         return {
-            "rows": images.unit.num,
+            "rows": len(images.rows),
             "began": images.decoding["began"],
             "ended": time.time(),
             "score_s": score_s,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from ganad.archive.parts import ROWS_PER_PART
 from ganad.images.decode import Preprocessing
 from ganad.saved import read_info
 from ganad.scores import regions
@@ -22,7 +23,7 @@ from pipelines.cluster.connection import Resources
 from pipelines.console.progress import Meter, say
 from pipelines.passes.listing import BackgroundListing
 from pipelines.passes.stream import stream
-from pipelines.passes.units import Unit, cut, rows_per_unit
+from pipelines.passes.units import Unit, UnitSize, cut, rows_per_unit, rows_that_fit
 from pipelines.passes.worker import distinct
 from pipelines.score.engines import AUTO, EAGER, check_engine, choose
 from pipelines.score.plan import Missing, Plan
@@ -93,7 +94,14 @@ class Scoring:
         preprocessings = distinct([model.preprocessing for model in self.models.values()])
         num, workers = self.archive.num_images, self.resources.num_workers
         rows = rows_per_unit(preprocessings, num, workers)
-        job = Job(manifest=self.archive.id, rows_per_unit=rows)
+        # With GPUs a unit's pixels go from the decoding to the worker in one piece.
+        most = rows_that_fit(preprocessings) if self.resources.gpus else ROWS_PER_PART
+        job = Job(
+            format=2,
+            manifest=self.archive.id,
+            rows_per_unit=rows,
+            most_rows_per_unit=max(rows, min(most, ROWS_PER_PART)),
+        )
         write_job(self.table, job)
         return job
 
@@ -129,14 +137,14 @@ class Scoring:
             storage.remove(file.uri)
         return bool(damaged)
 
-    def retry(self, job: Job) -> None:
-        """Score images again that have an error."""
+    def retry(self, size: UnitSize) -> None:
+        """Score images again that have an error. size: of the table's units."""
         parts = self.archive.wait_for_end().parts
-        rows = open_retry(self.table, list(self.models), cut(parts, job.rows_per_unit))
+        rows = open_retry(self.table, list(self.models), cut(parts, size))
         if not rows:
             return
         folder, total = storage.join(self.table, FOLDER), sum(part.num_rows for part in rows)
-        units = Plan(folder, list(self.models), job.rows_per_unit)
+        units = Plan(folder, list(self.models), UnitSize(size.rows))
         missing = units.add(rows)
         with Meter("scoring again", total, "images", units.num_images_before) as meter:
             for models, some in missing.items():

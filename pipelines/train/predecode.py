@@ -27,7 +27,7 @@ from ganad.storage.records import read_record
 from pipelines.cluster.connection import Resources
 from pipelines.console.progress import Meter, say
 from pipelines.passes.stream import stream
-from pipelines.passes.units import Unit, cut, rows_per_unit
+from pipelines.passes.units import Unit, UnitSize, cut, rows_per_unit
 from pipelines.train.cache import Cache
 from pipelines.train.job import TrainingJob
 from pipelines.train.kept import Files, Kept, ShardRecord, Writer, name_of
@@ -68,7 +68,7 @@ def predecode(job: TrainingJob, resources: Resources, kept: Kept | None = None) 
     kept = kept or Kept.pixels(job)
     cache, kind = Cache.of(job, kept.identity), job.preprocessing
     # Cut as for one worker, so that runs with any number of workers share the shards.
-    units = cut([Part(job.rows, job.num_rows)], rows_per_unit([kind], job.num_rows, 1))
+    units = cut([Part(job.rows, job.num_rows)], UnitSize(rows_per_unit([kind], job.num_rows, 1)))
     there = set(storage.list_names(cache.folder))
     records = {unit: _record(cache, unit, there) for unit in units}
     unknown = {unit for unit in units if not _is_settled(records[unit], cache)}

@@ -23,7 +23,7 @@ from ganad.training.held_out import HeldOut
 from pipelines.cluster.connection import Resources
 from pipelines.console.progress import Meter, say
 from pipelines.passes.stream import stream
-from pipelines.passes.units import cut, rows_per_unit
+from pipelines.passes.units import UnitSize, cut, rows_per_unit
 from pipelines.passes.worker import DecodedUnit, ModelWorker
 from pipelines.train.addition import Start
 from pipelines.train.job import TrainingJob
@@ -189,7 +189,8 @@ class _Fit:
         whose cut does not depend on the number of workers. So neither does the model."""
         preprocessings = [self.job.preprocessing]
         total = sum(part.num_rows for part in files.values())
-        units = cut(list(files.values()), rows_per_unit(preprocessings, total, CUT_FOR))
+        size = UnitSize(rows_per_unit(preprocessings, total, CUT_FOR))
+        units = cut(list(files.values()), size)
         subsets = {part.uri: subset for subset, part in files.items()}
         with Meter(title, total, "images") as meter:
             results = stream(units, worker, arguments, preprocessings, self.resources)

@@ -22,7 +22,7 @@ from ganad.scores.table import ScoreTable
 from pipelines.cli.show_table import lines_of_table
 from pipelines.passes import listing as background
 from pipelines.passes.listing import BackgroundListing
-from pipelines.passes.units import Unit, cut
+from pipelines.passes.units import Unit, UnitSize, cut
 from pipelines.score.run import score
 from tests.pipelines.processes import finished, run, wait_for
 
@@ -252,9 +252,36 @@ def test_units_of_parts_that_come_one_by_one_are_those_of_all() -> None:
     whole = [Part(f"part-{number}", 10 + number) for number in range(4)]
     units: list[Unit] = []
     for part in whole:
-        units += cut([part], 4, len(units))
-    assert units == cut(whole, 4)
+        units += cut([part], UnitSize(4), len(units))
+    assert units == cut(whole, UnitSize(4))
     assert [unit.number for unit in units] == list(range(len(units)))
+
+
+def test_units_grow_with_the_archive_and_stay_as_they_are_when_it_grows() -> None:
+    size, parts = UnitSize(16, 1000), [Part(f"part-{number}", 65_536) for number in range(20)]
+    whole = cut(parts, size)
+    sizes = [unit.num for unit in whole]
+    assert sizes[:8192] == [16] * 8192  # to 4,096 × 32 rows
+    assert sizes[8192:12288] == [32] * 4096  # to 4,096 × 64 rows
+    assert max(sizes) == 256
+    assert sum(sizes) == 20 * 65_536
+    assert [unit.number for unit in whole] == list(range(len(whole)))
+    units: list[Unit] = []
+    for number, part in enumerate(parts):
+        units += cut([part], size, len(units), number * 65_536)
+    assert units == whole
+    # A table of an earlier version goes on with the units that it was begun with.
+    assert {unit.num for unit in cut(parts, UnitSize(16))} == {16}
+
+
+@pytest.mark.parametrize(("images", "files"), [(10**4, 15), (10**6, 1480), (10**9, 46_631)])
+def test_a_billion_images_are_not_a_million_files(images: int, files: int) -> None:
+    size, num, before = UnitSize(682, 65_536), 0, 0
+    while before < images:
+        rest = min(65_536 - before % 65_536, images - before)  # to the end of the part
+        before += min(size.at(before), rest)
+        num += 1
+    assert num == pytest.approx(files, rel=0.1)
 
 
 def test_a_listing_that_is_not_wanted_any_more_stops(

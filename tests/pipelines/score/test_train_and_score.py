@@ -15,9 +15,12 @@ from PIL import Image
 from ganad import load
 from ganad.archive.manifest import open_manifest
 from ganad.errors import CapacityError, ConfigError, Mismatch, TrainingError
+from ganad.scores.files import list_files
+from ganad.scores.parts import read_part
 from ganad.scores.table import ScoreTable
+from pipelines.passes import units
 from pipelines.passes.decoding import decode_unit
-from pipelines.passes.units import Unit, cut
+from pipelines.passes.units import Unit, UnitSize, cut
 from pipelines.score.run import score
 from pipelines.score.scorer import Scorer
 from pipelines.train.request import TrainRequest
@@ -277,13 +280,13 @@ def test_training_and_scoring_see_the_same_pixels(
         assert scored[row["image_id"]] == pytest.approx(one, rel=1e-5)
 
 
-def test_apart_or_in_one_process_the_stages_give_the_same_table(
-    ganomaly: str, bad_archive: Path, tmp_path: Path
+def test_apart_together_or_in_pieces_the_stages_give_the_same_table(
+    ganomaly: str, bad_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ganad.archive.manifest import write_manifest
 
     manifest = write_manifest([str(bad_archive)], str(tmp_path / "manifest"))
-    (unit,) = cut(manifest.parts, 100)
+    (unit,) = cut(manifest.parts, UnitSize(100))
     batch = {key: np.array([value]) for key, value in unit.item().items()}
     assert Unit.of(batch) == unit
     threads = torch.get_num_threads()
@@ -291,13 +294,24 @@ def test_apart_or_in_one_process_the_stages_give_the_same_table(
     together(dict(batch))
     apart = Scorer(models=[ganomaly], num_threads=1, table=str(tmp_path / "apart"))
     apart(decode_unit(dict(batch), [model.preprocessing for model in apart.models]))
+    with monkeypatch.context() as patched:
+        patched.setattr(units, "UNIT_ROWS", 3)
+        pieces = Scorer(models=[ganomaly], num_threads=1, table=str(tmp_path / "pieces"))
+        pieces(dict(batch))
+    with monkeypatch.context() as patched:
+        patched.setattr(units, "UNIT_BYTES", 1)  # too large for the stage: left to the worker
+        left = decode_unit(dict(batch), [model.preprocessing for model in apart.models])
+    assert "pixels" not in left
     torch.set_num_threads(threads)
     columns = ["image_id", "score", "p_value", "width", "height", "error"]
     tables = [
         pq.read_table(next((tmp_path / which).glob("model=*/*.parquet")), partitioning=None)
-        for which in ("together", "apart")
+        for which in ("together", "apart", "pieces")
     ]
-    assert tables[0].select(columns).equals(tables[1].select(columns))
+    for other in tables[1:]:
+        assert tables[0].select(columns).equals(other.select(columns))
+    (_, notes) = read_part(list_files(str(tmp_path / "pieces"))[0])
+    assert sum(note["rows"] for note in notes) == unit.num > len(notes) > 1
 
 
 def test_source_model_and_table_on_s3(s3: Any, image_folder: Path) -> None:
