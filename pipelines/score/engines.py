@@ -12,7 +12,7 @@ from ganad.images.decode import Preprocessing
 from pipelines.cluster.connection import Resources
 from pipelines.console.progress import say
 from pipelines.passes.stream import stream
-from pipelines.passes.units import Unit
+from pipelines.passes.units import Unit, rows_at_once
 from pipelines.passes.worker import DecodedUnit, ModelWorker
 
 EAGER, AUTO = "eager", "auto"
@@ -85,7 +85,8 @@ def choose(
     if typed == EAGER or resources.gpus:
         return EngineChoice()
     arguments = {"models": [model], "num_threads": resources.threads, "typed": typed}
-    first = replace(unit, num=min(unit.num, MAX_IMAGES))
+    num = min(unit.num, MAX_IMAGES, rows_at_once([preprocessing]))
+    first = replace(unit, num=num)
     (result,) = stream([first], EngineTester, arguments, [preprocessing], resources)
     report = json.loads(result["report"])
     choice = EngineChoice(report["engine"], tuple(report["trials"]))
