@@ -148,8 +148,8 @@ class Rows:
         self.set_verdicts({})
         self._session.connection.execute(
             "CREATE VIEW images AS SELECT s.*, v.verdict, "
-            "CASE WHEN contains(s.name, '/') THEN regexp_replace(s.name, '/[^/]*$', '') ELSE '' "
-            "END AS folder FROM scores s LEFT JOIN verdicts v ON s.image_id = v.judged"
+            "parse_dirpath(s.name, 'forward_slash') AS folder "
+            "FROM scores s LEFT JOIN verdicts v ON s.image_id = v.judged"
         )
 
     def close(self) -> None:

@@ -127,18 +127,21 @@ def chance_band(num_calibration: int, num: int) -> tuple[np.ndarray, np.ndarray,
 
 def thresholds(source: Source) -> list[Threshold]:
     """Images flagged by p < 0.05, 0.01 and 0.001; levels that flag nothing are omitted."""
+    of_levels = ", ".join(
+        f"count(*) FILTER (p_value < {alpha}) AS flagged_{level}, "
+        f"max(score) FILTER (p_value >= {alpha}) AS score_{level}"
+        for level, alpha in enumerate(ALPHAS)
+    )
+    rows = source.rows(
+        f"{source.group} AS kind, count(*) AS n, {of_levels}",
+        "AND p_value IS NOT NULL GROUP BY ALL ORDER BY kind DESC",
+    )
     result = []
-    for alpha in ALPHAS:
-        rows = source.rows(
-            f"{source.group} AS kind, count(*) AS n, "
-            f"count(*) FILTER (p_value < {alpha}) AS flagged, "
-            f"max(score) FILTER (p_value >= {alpha}) AS score",
-            "AND p_value IS NOT NULL GROUP BY ALL ORDER BY kind DESC",
-        )
-        flagged = {row["kind"]: (row["flagged"], row["n"]) for row in rows}
+    for level, alpha in enumerate(ALPHAS):
+        flagged = {row["kind"]: (row[f"flagged_{level}"], row["n"]) for row in rows}
         if not any(count for count, _ in flagged.values()):
             continue
-        scores = [row["score"] for row in rows if row["score"] is not None]
+        scores = [row[f"score_{level}"] for row in rows if row[f"score_{level}"] is not None]
         result.append(Threshold(alpha, max(scores, default=None), flagged))
     return result
 
