@@ -89,7 +89,9 @@ def measured(arguments: list[str], folder: Path | None = None) -> tuple[float, f
     """Run this Python with these arguments: seconds, and peak of resident memory in MiB."""
     began = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen([sys.executable, *arguments], stderr=said, cwd=folder)
+        process = subprocess.Popen(
+            [sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=said, cwd=folder
+        )
         peak = 0.0
         while process.returncode is None:
             # Not getrusage's, in which a child begins with what its parent held.

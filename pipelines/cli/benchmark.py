@@ -325,6 +325,23 @@ def browse(
 
 
 @benchmarks.command()
+def rows(
+    out: Out,
+    nums: Annotated[
+        str, typer.Option("--rows", help="Numbers of rows, comma-separated.")
+    ] = "1_000_000,100_000_000",
+) -> None:
+    """Measure what tables of many rows cost to resume, query and compact, no image opened.
+
+    Example: ganad benchmark rows --out bench/rows
+    """
+    from pipelines.benchmark.large.rows import as_markdown
+    from pipelines.benchmark.large.rows import rows as run
+
+    print(as_markdown(run(out, [int(num) for num in words(nums)])))
+
+
+@benchmarks.command()
 def startup(
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each command; median.")] = 3,
 ) -> None:

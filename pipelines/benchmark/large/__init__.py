@@ -1,0 +1,1 @@
+"""Benchmarks of what a very large archive costs where no image is opened."""
