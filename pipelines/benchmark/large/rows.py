@@ -10,7 +10,7 @@ import os
 import resource
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ganad.saved import read_info
@@ -42,10 +42,10 @@ class Cost:
     num_files: int
     """Of the table when the step began."""
     seconds: float
-    processor_s: float
+    processor_s: float | None = None
     """Of the process and those that it started and waited for, which others on the machine change
     less."""
-    peak_mib: float
+    peak_mib: float | None = None
     """Resident memory of the process at its highest; of a job, that of its driver."""
 
 
@@ -66,10 +66,9 @@ def rows(out: str, nums: Sequence[int]) -> list[Cost]:
         # Files of a table are replaced and removed, never changed, so links serve as a copy.
         shutil.copytree(archive.table, table, copy_function=os.link)
         for cost in _costs(archive.manifest, str(table), str(model), num):
-            say(
-                f"{cost.num_rows:,} rows, {cost.what}: {cost.seconds} s, "
-                f"{cost.processor_s} s of processors, {cost.peak_mib} MiB"
-            )
+            worked = "" if cost.processor_s is None else f", {cost.processor_s} s of processors"
+            peak = "" if cost.peak_mib is None else f", {cost.peak_mib} MiB"
+            say(f"{cost.num_rows:,} rows, {cost.what}: {cost.seconds} s{worked}{peak}")
             costs.append(cost)
             (folder / "rows.json").write_text(json.dumps([*map(asdict, costs)], indent=2))
         shutil.rmtree(table)
@@ -87,8 +86,9 @@ def as_markdown(costs: Sequence[Cost]) -> str:
     ]
     for what in dict.fromkeys(cost.what for cost in costs):
         cells = [found[what, num] for num in nums]
-        shown = (f" {c.seconds:,g} | {c.processor_s:,g} | {c.peak_mib:,g} |" for c in cells)
-        lines.append(f"| {what} |" + "".join(shown))
+        values = [value for c in cells for value in (c.seconds, c.processor_s, c.peak_mib)]
+        shown = ("" if value is None else f" {value:,g} " for value in values)
+        lines.append(f"| {what} |" + "|".join(shown) + "|")
     for state, cost in (("before", costs[0]), ("after", costs[-1])):
         numbers = ", ".join(f"{found[cost.what, num].num_files:,}" for num in nums)
         lines.append(f"\nFiles {state} `ganad compact`: {numbers}")
@@ -106,10 +106,9 @@ def _costs(manifest: str, table: str, model: str, num: int) -> Iterator[Cost]:
     id = read_info(model)["id"]
     yield cost("open the manifest, plan", ["plan", table, id, manifest], _step)
     resume = ["score", model, manifest, "--out", table, "--workers", "1", "--no-gpu"]
-    whole = cost("`ganad score`, one unit missing", resume)
-    yield whole
+    yield cost("`ganad score`, one unit missing", resume)
     first = round(read_runs(table)[id].timings["until_first_result_s"], 1)
-    yield replace(whole, what="the same until its first result", seconds=first)
+    yield Cost("the same until its first result", num, len(list_files(table)), first)
     for state in ("", ", compacted"):
         if state:
             yield cost("`ganad compact`", ["compact", table])

@@ -57,8 +57,11 @@ def test_every_step_runs_before_and_after_compaction(archive: Archive, model: st
 
 def test_costs_stand_beside_each_other() -> None:
     costs = [
-        Cost(what, num, 8, 1.5, 0.5, 200) for num in (1000, 2000) for what in ("plan", "compact")
+        cost
+        for num in (1000, 2000)
+        for cost in (Cost("plan", num, 8, 1.5, 0.5, 200), Cost("first result", num, 9, 25.0))
     ]
     lines = as_markdown(costs).splitlines()
     assert lines[2] == "| plan | 1.5 | 0.5 | 200 | 1.5 | 0.5 | 200 |"
-    assert lines[-1] == "Files after `ganad compact`: 8, 8"
+    assert lines[3] == "| first result | 25 ||| 25 |||"
+    assert lines[-1] == "Files after `ganad compact`: 9, 9"
