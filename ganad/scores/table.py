@@ -5,6 +5,7 @@ Its files are listed in ganad.scores.files.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -43,9 +44,11 @@ SCHEMA = pa.schema(
 """Columns of a part. `model` is in the folder's name as well; parts of earlier versions have it
 there only."""
 COLUMNS = tuple(SCHEMA.names)
-DISTINCT_BYTES = 2**29
-"""Memory for the distinct images of a table: a job's driver counts them, and it must not grow with
-the archive (100 bytes for each image)."""
+DISTINCT_BYTES = 2**28
+"""Memory for a set of images, the rest of which is on disk: a job's driver counts them, and it must
+not grow with the archive."""
+DISTINCT_FILES = 2**30
+"""Bytes of files whose images are counted in that memory, about 30 million rows."""
 
 
 class ScoreTable:
@@ -153,12 +156,17 @@ class ScoreTable:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Per model: rows (in), distinct images, scored and failed rows."""
-        rows = self._distinct(
-            'SELECT model, count(*) AS "in", count(DISTINCT image_id) AS "distinct", '
-            "count(score) AS scored, count(error) AS failed "
-            "FROM scores GROUP BY model ORDER BY model"
-        )
-        return {row.pop("model"): row for row in rows}
+        # DuckDB cannot count any number of images in little memory, so large tables have turns.
+        turns = 1 + sum(file.size for file in self.parts.values()) // DISTINCT_FILES
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for turn in range(turns):
+            for row in self._distinct(
+                'SELECT model, count(*) AS "in", count(DISTINCT image_id) AS "distinct", '
+                "count(score) AS scored, count(error) AS failed "
+                f"FROM scores WHERE hash(image_id) % {turns} = {turn} GROUP BY model"
+            ):
+                counts[row.pop("model")].update(row)
+        return {model: dict(found) for model, found in sorted(counts.items())}
 
     def failures(self) -> dict[str, int]:
         """Error text -> number of images that have it under any model, most frequent first."""

@@ -283,6 +283,19 @@ def test_images_are_counted_in_memory_where_disk_does_not_help(table, monkeypatc
     assert (table.counts(), table.failures()) == before
 
 
+def test_images_counted_in_turns_are_each_counted_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("ganad.scores.table.DISTINCT_FILES", 4000)
+    both = make_rows(seed=0), make_rows(seed=1)
+    folder = write_table(str(tmp_path / "t"), {MODEL: [*both[0], both[0][5]], OTHER: both[1]})
+    table = ScoreTable(folder)
+    assert sum(file.size for file in table.parts.values()) > 2 * 4000
+    counts = table.counts()
+    assert {model: (one["in"], one["distinct"]) for model, one in counts.items()} == {
+        MODEL: (61, 60),
+        OTHER: (60, 60),
+    }
+
+
 def test_an_image_that_is_there_twice_is_told(tmp_path):
     rows = make_rows()
     folder = write_table(str(tmp_path / "t"), {MODEL: [*rows, rows[5]]})
