@@ -45,8 +45,8 @@ class DetectorConfig(BaseModel):
     calibration_folds: int = Field(default=0, ge=0, le=50)
     """0: p-values come from 15 % of the normal images, which are held out; they are exact. k (5 is
     usual): all normal images are fitted to, and p-values come from all of them, each scored by a
-    model that was fitted without its fold. p-values are several times as fine, and approximate.
-    Only for methods fitted by statistics."""
+    model that was fitted without its fold. p-values are several times as fine, and approximate. A
+    method trained by gradient is trained k + 1 times."""
 
     @field_validator("calibration_folds")
     @classmethod
@@ -101,16 +101,6 @@ class GradientConfig(DetectorConfig):
     """Learning rate of every optimiser."""
     augment: Augment = Augment()
     """How training images are varied."""
-
-    @model_validator(mode="after")
-    def _refuse_folds(self) -> Self:
-        if self.calibration_folds:
-            raise ConfigError(
-                f"calibration_folds={self.calibration_folds} does not work for a method trained by "
-                f"gradient, which would be trained {self.calibration_folds + 1} times: leave it "
-                f"out, and p-values come from held-out images"
-            )
-        return self
 
 
 GRID = 16

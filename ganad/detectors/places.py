@@ -53,6 +53,11 @@ class TermScale(nn.Module):
             self.mean[number] = float(np.mean(terms[name]))
             self.spread[number] = usable(float(np.std(terms[name])))
 
+    def average(self, scales: Sequence[TermScale]) -> None:
+        """Take the mean of the means, and of the spreads, of other scales of the same terms."""
+        self.mean.copy_(torch.stack([one.mean for one in scales]).mean(0))
+        self.spread.copy_(torch.stack([one.spread for one in scales]).mean(0))
+
     def score(self, places: Mapping[str, Tensor], fraction: float, side: int | None) -> BatchScores:
         """Terms by place, each (n, h, w) with sides of its own -> scores, and maps of that side.
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
+
+PIECE = 512
+"""Images taken out of a long array at a time, at most."""
+PIECE_BYTES = 2**27
+"""Their bytes, at most; what networks make of them comes on top."""
 
 
 class Images(Protocol):
@@ -14,6 +20,10 @@ class Images(Protocol):
     """
 
     def __len__(self) -> int: ...
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image."""
+
     def take(self, positions: np.ndarray) -> np.ndarray:
         """Images at these positions, in this order: uint8 (k, c, h, w)."""
 
@@ -30,6 +40,11 @@ class Subset:
     def __len__(self) -> int:
         return len(self.positions)
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image."""
+        return self.images.image_bytes
+
     def take(self, positions: np.ndarray) -> np.ndarray:
         """Images at these positions of the subset: uint8 (k, c, h, w)."""
         return self.images.take(self.positions[positions])
@@ -37,3 +52,9 @@ class Subset:
     def crops(self, positions: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
         """A square of each image at these positions: uint8 (k, c, side, side)."""
         return self.images.crops(self.positions[positions], corners, side)
+
+
+def pieces(images: Images, num: int) -> Iterator[slice]:
+    """Which of num positions to take at a time, so that large images fit into memory as well."""
+    at_once = max(1, min(PIECE, PIECE_BYTES // images.image_bytes))
+    return (slice(start, min(start + at_once, num)) for start in range(0, num, at_once))

@@ -44,6 +44,11 @@ class Shards:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image."""
+        return math.prod(self.arrays[0].shape[1:]) * self.arrays[0].itemsize
+
     def take(self, positions: np.ndarray) -> np.ndarray:
         """Images at these positions, in this order, copied: (k, c, h, w) of their type."""
         positions = np.asarray(positions)

@@ -46,6 +46,11 @@ class Streamed:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image."""
+        return self.preprocessing.channels * self.preprocessing.image_size**2
+
     def take(self, positions: np.ndarray) -> np.ndarray:
         """Images at these positions, in this order: uint8 (k, c, h, w).
 

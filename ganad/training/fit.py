@@ -25,13 +25,14 @@ from ganad.detectors.settings import lay_over, read_config
 from ganad.errors import TrainingError
 from ganad.images.decode import Decoded, Preprocessing
 from ganad.images.inputs import decoded_batches, from_rows
-from ganad.images.protocol import Images, Subset
+from ganad.images.protocol import Images, Subset, pieces
 from ganad.images.shards import Shards
 from ganad.model import Model
 from ganad.report import write_training_page
 from ganad.storage import files as storage
 from ganad.training.crossed import SubsetFits, check_folds
-from ganad.training.held_out import CHUNK, HeldOut
+from ganad.training.folds import FoldResult, chosen, fold_names, settle
+from ganad.training.held_out import HeldOut
 from ganad.training.maps import fit_maps, fit_scale, keep_maps, moments_of
 from ganad.training.record import Record
 from ganad.training.trainer import Progress, Trainer
@@ -96,16 +97,47 @@ def _fit_by_gradient(
     folder: str | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> tuple[dict[str, Any], HeldOut]:
-    """Train, and score the held-out images; returns what the model records, and the scores."""
-    train, held_out = _rows_of(rows, "train"), _rows_of(rows, "calibration")
-    validation = _rows_of(rows, "validation")
+    """Train, and score the images that calibrate, each by a model that has not trained on it;
+    returns what the model records, and the scores."""
+    seen, results = keep_maps(detector, pixels), []
+    for fold in fold_names(detector.config.calibration_folds):
+        if fold not in rows["part"].to_pylist():
+            continue
+        apart = create(detector.name, detector.config)
+        assert isinstance(apart, GradientDetector)
+        facts, scored = _trained(apart.to(device), seen, pixels, rows, fold, None, on_progress)
+        results.append(FoldResult(fold, scored, apart.scale, facts["history"]))
+    facts, scored = _trained(detector, seen, pixels, rows, None, folder, on_progress)
+    if results:
+        scored = settle(detector, results)
+        facts["num_calibration"] = len(scored.ids)
+        facts["history"] += [event for one in results for event in one.events]
+    return facts, scored
+
+
+def _trained(
+    detector: GradientDetector[Any],
+    seen: Images,
+    pixels: Images,
+    rows: pa.Table,
+    fold: str | None,
+    folder: str | None,
+    on_progress: Callable[[Progress], None] | None,
+) -> tuple[dict[str, Any], HeldOut]:
+    """One training, without a fold if there is one; what it records, and its held-out images."""
+    folds, parts = detector.config.calibration_folds, rows["part"].to_pylist()
+    train, held_out, validation = (
+        rows.filter(pa.array(chosen(parts, subset, folds, fold)))
+        for subset in ("train", "calibration", "validation")
+    )
     shown = _positions(validation if len(validation) else held_out)
-    seen = keep_maps(detector, pixels)
     if detector.maps is not None:
         fit_maps(detector, moments_of(detector, seen, _positions(train)))
     record = Record(folder, seen, shown, detector, pixels=pixels)
     labels = train["label"].to_pylist()
-    trainer = Trainer(detector, Subset(seen, _positions(train)), device=device, labels=labels)
+    trainer = Trainer(
+        detector, Subset(seen, _positions(train)), device=detector.device, labels=labels
+    )
     for progress in trainer.run():
         record.add(progress)
         if on_progress:
@@ -175,14 +207,15 @@ def fit_statistics(detector: StatisticsDetector[Any, Any], images: Images) -> di
 
 def _observed(detector: StatisticsDetector[Any, Any], begun: Any, images: Images) -> Any:
     """The statistics that have begun, with all images added."""
-    for start in range(0, len(images), CHUNK):
-        chosen = np.arange(start, min(start + CHUNK, len(images)))
-        begun = detector.observe(begun, torch.from_numpy(images.take(chosen)))
+    positions = np.arange(len(images))
+    for some in pieces(images, len(images)):
+        begun = detector.observe(begun, torch.from_numpy(images.take(positions[some])))
     return begun
 
 
 def _first(images: Images) -> torch.Tensor:
-    return torch.from_numpy(images.take(np.arange(min(CHUNK, len(images)))))
+    first = next(pieces(images, len(images)))
+    return torch.from_numpy(images.take(np.arange(first.stop)))
 
 
 def _load(

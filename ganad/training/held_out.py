@@ -22,15 +22,13 @@ from ganad.calibration import Calibration
 from ganad.detectors.base import Detector, Extendable
 from ganad.detectors.gradient import GradientDetector
 from ganad.heat import Heat, sampled
-from ganad.images.protocol import Images
+from ganad.images.protocol import Images, pieces
 from ganad.saved import read_info, read_part
 from ganad.storage import files as storage
 
 KEPT_BYTES = 2**28
 """Upper bound on the vectors of a model, about 22,000 images with all levels of EfficientNet-B4."""
 FILE = "held_out.parquet"
-CHUNK = 512
-"""Images taken out of a long array at a time."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,11 @@ class HeldOut:
     ) -> HeldOut:
         """The images at these positions, scored; ids: of them, in their order. total: see of."""
         total = len(positions) if total is None else total
-        starts = range(0, len(positions), CHUNK)
-        chunks = ((positions[k : k + CHUNK], ids[k : k + CHUNK]) for k in starts)
         return HeldOut.merge(
-            HeldOut.of(detector, torch.from_numpy(images.take(some)), names, keep, total)
-            for some, names in chunks
+            HeldOut.of(
+                detector, torch.from_numpy(images.take(positions[some])), ids[some], keep, total
+            )
+            for some in pieces(images, len(positions))
         )
 
     @staticmethod

@@ -19,9 +19,8 @@ from torch import Tensor
 from ganad.detectors.gradient import GradientDetector
 from ganad.errors import TrainingError
 from ganad.features.maps import ChannelMoments
-from ganad.images.protocol import Images
+from ganad.images.protocol import Images, pieces
 from ganad.images.shards import Shards
-from ganad.training.held_out import CHUNK
 
 
 def can_keep_maps(detector: GradientDetector[Any]) -> bool:
@@ -99,5 +98,5 @@ def fit_scale(detector: GradientDetector[Any], images: Images, positions: np.nda
 
 def _chunks(images: Images, positions: np.ndarray | None = None) -> Iterator[Tensor]:
     chosen = np.arange(len(images)) if positions is None else positions
-    for start in range(0, len(chosen), CHUNK):
-        yield torch.from_numpy(images.take(chosen[start : start + CHUNK]))
+    for some in pieces(images, len(chosen)):
+        yield torch.from_numpy(images.take(chosen[some]))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 NUM_PICTURES = 8
 NUM_GRIDS = 10
+SHOWN_BYTES = 2**28
+"""Held-out images, or raw maps, that stay in memory."""
 MAX_POINTS = 400
 """Points of a curve; whenever there are more, every other one is dropped."""
 
@@ -68,7 +70,9 @@ class Record:
         self.folder, self.detector = folder, detector
         self.history: list[dict[str, Any]] = list(state["history"]) if state else []
         self.curve = Curve(state["curve"] if state else ())
-        shown = positions[: detector.num_validated]
+        # Photographs are large: their scores are shown as a curve, for which fewer do as well.
+        room = max(NUM_PICTURES, SHOWN_BYTES // images.image_bytes)
+        shown = positions[: min(detector.num_validated, room)]
         self._images = torch.from_numpy(images.take(shown)) if len(shown) else None
         self._pictures = (pixels or images).take(shown[:NUM_PICTURES]) if len(shown) else None
         self._every = max(1, math.ceil(detector.config.epochs / NUM_GRIDS))

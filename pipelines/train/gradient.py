@@ -21,10 +21,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ganad.detectors import create
 from ganad.detectors.gradient import GradientDetector
 from ganad.errors import ArchiveError, GanadError, TrainingError
+from ganad.heat import Heat
 from ganad.images.protocol import Subset
-from ganad.model import Model
+from ganad.model import Model, load
 from ganad.storage import files as storage
 from ganad.training.fit import NO_CALIBRATION
+from ganad.training.folds import FoldResult, fold_names, settle
 from ganad.training.held_out import HeldOut
 from ganad.training.maps import fit_maps, fit_scale
 from ganad.training.record import Record
@@ -47,6 +49,20 @@ def fit_gradient(job: TrainingJob, resources: Resources) -> None:
     detector = create(job.detector, job.config)
     assert isinstance(detector, GradientDetector)
     decoded = prepare_inputs(job, detector, resources)
+    folds = _folds(job, decoded)
+    for number, part in enumerate(folds, 1):
+        if not storage.exists(storage.join(part.model, "model.json")):
+            _train(part, decoded, resources, f"training without fold {number} of {len(folds)}")
+    _train(job, decoded, resources, "training")
+
+
+def _folds(job: TrainingJob, decoded: Decoded) -> list[TrainingJob]:
+    """The trainings whose models calibrate that of the job: none without a crossed calibration."""
+    jobs = map(job.without, fold_names(job.config.calibration_folds))
+    return [one for one in jobs if len(one.positions("calibration", decoded.bad))]
+
+
+def _train(job: TrainingJob, decoded: Decoded, resources: Resources, title: str) -> None:
     # Beside the driver: on a worker's node it would be lost with it, and the training with both.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(num_cpus=0)(Reporter)
@@ -70,7 +86,7 @@ def fit_gradient(job: TrainingJob, resources: Resources) -> None:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
-    with watched(reporter):
+    with watched(reporter, title):
         try:
             trainer.fit()
         except TrainingFailedError as error:
@@ -101,6 +117,17 @@ def _work(config: dict[str, Any]) -> None:
         raise  # of this rank alone: Ray ends the others, which wait for it, and they try again
     except GanadError as error:  # raised on every rank alike; trying again would not help
         ray.get(reporter.fail.remote(str(error)))
+
+
+def _result(job: TrainingJob) -> FoldResult:
+    """That of a training without a fold, which has ended."""
+    assert job.fold is not None
+    model = load(job.model)
+    assert isinstance(model.detector, GradientDetector)
+    calibration, heat = model.calibration, Heat.read(job.model)
+    assert calibration is not None  # there are images in the fold
+    held_out = HeldOut(calibration.ids, calibration.scores, heat=heat or Heat())
+    return FoldResult(job.fold, held_out, model.detector.scale, model.training["history"])
 
 
 class _Rank:
@@ -148,7 +175,7 @@ class _Rank:
         if state is not None:
             workers = f"{self.num_ranks} worker{'s' if self.num_ranks > 1 else ''}"
             self._tell(f"going on from step {trainer.step} with {workers}")
-        folder, shown = self.job.place(), self._shown()
+        folder, shown = None if self.job.fold else self.job.place(), self._shown()
         pixels = None if trainer.detector.maps is None else open_pixels(self.job)
         self.record = Record(
             folder, self.images, shown, trainer.detector, trainer.step, state, pixels
@@ -196,12 +223,15 @@ class _Rank:
         self.record.close()
         job, trainer = self.job, self.trainer
         fit_scale(trainer.detector, self.images, self._shown())
-        positions = job.positions("calibration", self.decoded.bad)
-        ids = job.table(["image_id"])["image_id"].to_pylist()
-        held_out = HeldOut.from_images(
-            trainer.detector, self.images, positions, [ids[i] for i in positions]
-        )
-        if not held_out.ids:
+        history, folds = self.record.history, 0
+        results = list(map(_result, _folds(job, self.decoded))) if job.fold is None else []
+        if results:
+            folds, held_out = job.config.calibration_folds, settle(trainer.detector, results)
+            history += [event for one in results for event in one.events]
+        else:
+            held_out = self._held_out()
+        calibration = held_out.calibration(folds)
+        if calibration is None:
             self._tell(NO_CALIBRATION)
         num_images = (trainer.total - self.begun) * trainer.batch_size
         facts = {
@@ -214,10 +244,18 @@ class _Rank:
             # Of rank 0 since it began: steps, reporting and checkpoints, validation and pictures.
             "seconds": {"steps": round(trainer.seconds, 3)}
             | {name: round(spent, 3) for name, spent in self.seconds.items()},
-            "history": self.record.history,
+            "history": history,
         }
-        model = Model(trainer.detector.eval(), held_out.calibration(), facts)
-        model.save(job.model, held_out.files())
+        if calibration is not None:
+            facts["calibration"] = calibration.method
+        Model(trainer.detector.eval(), calibration, facts).save(job.model, held_out.files())
+
+    def _held_out(self) -> HeldOut:
+        """The images that calibrate this training's model, scored."""
+        positions = self.job.positions("calibration", self.decoded.bad)
+        ids = self.job.table(["image_id"])["image_id"].to_pylist()
+        found = [ids[i] for i in positions]
+        return HeldOut.from_images(self.trainer.detector, self.images, positions, found)
 
     def _save_checkpoint(self) -> None:
         """Every rank comes here at the same step, because reporting waits for all of them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,10 @@ import pyarrow as pa
 from ganad.detectors.config import DetectorConfig
 from ganad.images.decode import Preprocessing
 from ganad.storage import files as storage
+from ganad.training.folds import chosen
+
+FOLDS = "folds"
+"""Folder of the models that calibrate, while training runs."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,12 @@ class TrainingJob:
     num_rows: int
     facts: dict[str, Any]
     """What the saved model records of its data."""
+    fold: str | None = None
+    """The fold of a crossed calibration that this training leaves out and scores."""
+
+    def without(self, fold: str) -> TrainingJob:
+        """The same training without a fold, into a folder of its own beside this one's files."""
+        return replace(self, model=self.place(FOLDS, fold), fold=fold)
 
     def place(self, *names: str) -> str:
         """A URI under MODEL/training."""
@@ -38,7 +48,9 @@ class TrainingJob:
         return storage.read_table(self.rows, columns)
 
     def positions(self, part: str, bad: Iterable[int] = ()) -> np.ndarray:
-        """Row numbers of one part, without those of unreadable images."""
-        chosen = np.asarray(self.table(["part"])["part"].to_pylist()) == part
-        chosen[list(bad)] = False
-        return np.flatnonzero(chosen)
+        """Row numbers of one part (train, calibration, validation), without those of unreadable
+        images."""
+        parts = self.table(["part"])["part"].to_pylist()
+        found = chosen(parts, part, self.config.calibration_folds, self.fold)
+        found[list(bad)] = False
+        return np.flatnonzero(found)

@@ -36,10 +36,10 @@ class Reporter:
 
 
 @contextmanager
-def watched(reporter: Any) -> Iterator[None]:
-    """Show progress, from a thread, while the training runs."""
+def watched(reporter: Any, title: str) -> Iterator[None]:
+    """Show progress under a title, from a thread, while the training runs."""
     ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(reporter, ended), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(reporter, ended, title), daemon=True)
     watcher.start()
     try:
         yield
@@ -48,7 +48,7 @@ def watched(reporter: Any) -> Iterator[None]:
         watcher.join(timeout=10)
 
 
-def _watch(reporter: Any, ended: threading.Event) -> None:
+def _watch(reporter: Any, ended: threading.Event, title: str) -> None:
     meter: Meter | None = None
     try:
         while True:
@@ -59,7 +59,7 @@ def _watch(reporter: Any, ended: threading.Event) -> None:
             if latest:
                 if meter is None:
                     total, begun = latest["total_images"], latest["begun_images"]
-                    meter = Meter("training", total, "images", begun).__enter__()
+                    meter = Meter(title, total, "images", begun).__enter__()
                 meter.update(latest["images"], latest["note"])
             if is_last:
                 break

@@ -30,7 +30,7 @@ from pipelines.passes.claim import claim
 from pipelines.passes.listing import resolve
 from pipelines.train.addition import Start
 from pipelines.train.gradient import fit_gradient
-from pipelines.train.job import TrainingJob
+from pipelines.train.job import FOLDS, TrainingJob
 from pipelines.train.request import TrainRequest
 from pipelines.train.statistics import fit_statistics
 
@@ -147,5 +147,5 @@ def _tidy(model: str) -> None:
     """Write the page of the run, and remove what only the run itself needed."""
     if not storage.exists(storage.join(model, "training.html")):
         write_training_page(model)
-    for name in ("cache", "checkpoints", "uncalibrated"):
+    for name in ("cache", "checkpoints", "uncalibrated", FOLDS):
         storage.remove_folder(storage.join(model, "training", name))

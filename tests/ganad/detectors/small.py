@@ -92,6 +92,10 @@ class InMemory:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def image_bytes(self) -> int:
+        return self.images[0].nbytes
+
     def take(self, positions: np.ndarray) -> np.ndarray:
         return self.images[positions]
 

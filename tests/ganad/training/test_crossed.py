@@ -7,15 +7,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from ganad import fit, load
 from ganad.archive.splits import with_subsets
-from ganad.detectors import DETECTORS, configure, create, find
+from ganad.detectors import configure, create
 from ganad.detectors.gradient import GradientDetector
 from ganad.errors import ConfigError
+from ganad.heat import Heat
 from ganad.images.protocol import Subset
 from ganad.training.fit import fit_statistics
-from tests.ganad.detectors.small import SMALL, InMemory, random_images
+from ganad.training.maps import fit_maps, fit_scale, moments_of
+from ganad.training.trainer import Trainer
+from tests.ganad.detectors.small import MAPS, SMALL, InMemory, random_images
 
 KEYS: dict[str, Any] = {"image_size": 32, "precision": "float32"}
 IMAGES = random_images(40, channels=3)
@@ -76,13 +80,42 @@ def test_held_out_images_are_the_default_and_called_exact() -> None:
     assert model.training["calibration"].endswith("p-values are exact")
 
 
-def test_methods_trained_by_gradient_refuse_it() -> None:
-    for name in DETECTORS:
-        if issubclass(find(name), GradientDetector):
-            with pytest.raises(ConfigError, match=r"calibration_folds=5 does not work .*gradient"):
-                configure(name, {"calibration_folds": 5})
-        else:
-            assert configure(name, {"calibration_folds": 5}).calibration_folds == 5
+@pytest.mark.parametrize("keys", [{"channels": 1}, {**MAPS, "terms": ["latent", "residual"]}])
+def test_each_image_is_scored_by_networks_that_were_not_trained_on_it(
+    keys: dict[str, Any], tmp_path: Path
+) -> None:
+    values = {**KEYS, **SMALL["ganomaly"], **keys, "batch_size": 8, "epochs": 1}
+    images = random_images(40, channels=values["channels"])
+    out = str(tmp_path / "model")
+    model = fit("ganomaly", images, out=out, calibration_folds=3, **values)
+    assert model.calibration is not None
+    found = dict(zip(model.calibration.ids, model.calibration.scores, strict=True))
+    folds, config, scales = split(40, folds=3), configure("ganomaly", values), []
+    assert set(found) == set(folds)
+    for fold in sorted(set(folds.values())):
+        others = np.array([int(one) for one in folds if folds[one] != fold])
+        own = np.array([int(one) for one in folds if folds[one] == fold])
+        apart, seen = create("ganomaly", config), InMemory(images)
+        assert isinstance(apart, GradientDetector)
+        if apart.maps is not None:
+            fit_maps(apart, moments_of(apart, seen, others))
+        for _ in Trainer(apart, Subset(seen, others)).run():
+            pass
+        fit_scale(apart, seen, own)
+        scales.append(apart.scale)
+        scores = apart.score(images[own]).score
+        np.testing.assert_allclose([found[str(one)] for one in own], scores, rtol=1e-4, atol=1e-4)
+    assert isinstance(model.detector, GradientDetector)
+    if model.detector.scale is not None:
+        means = torch.stack([one.mean for one in scales])
+        torch.testing.assert_close(model.detector.scale.mean, means.mean(0), rtol=1e-4, atol=1e-4)
+    whole = fit("ganomaly", images, **values)  # without folds some images are held out
+    assert whole.training["num_train"] < model.training["num_train"] == 40
+    again = load(out)
+    assert again.training["calibration"] == (
+        "crossed (40 images in 3 folds): p-values are approximate"
+    )
+    assert Heat.read(out) is not None
 
 
 def test_folds_that_would_be_empty_are_refused() -> None:
