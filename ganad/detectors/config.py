@@ -126,6 +126,9 @@ class RepresentationConfig(GradientConfig):
     """The frozen network of the maps."""
     terms: tuple[str, ...]
     """Terms that make the score on maps; every term is reported."""
+    map_terms: tuple[str, ...] = ("residual",)
+    """Terms that make the heat map on maps: by default where x and its reconstruction differ, on
+    the grid of the maps. A code has a few places or none, and cannot show a small defect's."""
     worst: float = Field(default=0.01, gt=0, le=1)
     """Fraction of an image's places, the worst ones, whose mean is a term on maps."""
 
@@ -138,7 +141,7 @@ class RepresentationConfig(GradientConfig):
         backbone = {"name": DEFAULT, **given} if isinstance(given, Mapping) else given
         return with_native_size({**values, "backbone": backbone})
 
-    @field_validator("terms", mode="before")
+    @field_validator("terms", "map_terms", mode="before")
     @classmethod
     def _split(cls, terms: Any) -> Any:
         """On a command line, one word or several with commas between them."""
@@ -146,12 +149,12 @@ class RepresentationConfig(GradientConfig):
 
     @model_validator(mode="after")
     def _check_terms(self) -> Self:
-        wrong = [term for term in self.terms if term not in self.known_terms]
-        if wrong or not self.terms or len(set(self.terms)) < len(self.terms):
-            raise ConfigError(
-                f"terms={','.join(self.terms)} must be different terms of this method: "
-                f"use some of {', '.join(self.known_terms)}"
-            )
+        for key, terms in (("terms", self.terms), ("map_terms", self.map_terms)):
+            if not terms or not {*terms} <= {*self.known_terms} or len({*terms}) < len(terms):
+                raise ConfigError(
+                    f"{key}={','.join(terms)} must be different terms of this method: "
+                    f"use some of {', '.join(self.known_terms)}"
+                )
         return self
 
     @property

@@ -114,7 +114,7 @@ class GradientDetector(Detector[GradientConfigT]):
             self.maps = FeatureMaps(
                 backbone, config.input_size, config.seed, load_weights, config.input_key
             )
-            self.scale = TermScale(config.known_terms, config.terms)
+            self.scale = TermScale(config.known_terms, config.terms, config.map_terms)
             self.shape = Inputs(self.maps.grid, self.maps.channels, bounded=False)
 
     @classmethod

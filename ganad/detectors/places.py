@@ -40,10 +40,14 @@ class TermScale(nn.Module):
     mean: Tensor
     spread: Tensor
 
-    def __init__(self, names: Sequence[str], counted: Sequence[str]) -> None:
-        """names: of all terms; counted: of those that make the score."""
+    def __init__(
+        self, names: Sequence[str], counted: Sequence[str], mapped: Sequence[str] | None = None
+    ) -> None:
+        """names: of all terms; counted: of those that make the score; mapped: of those that make
+        maps, left out = the same."""
         super().__init__()
         self.names, self.counted = tuple(names), tuple(counted)
+        self.mapped = self.counted if mapped is None else tuple(mapped)
         self.register_buffer("mean", torch.zeros(len(names), dtype=torch.float64))
         self.register_buffer("spread", torch.ones(len(names), dtype=torch.float64))
 
@@ -61,14 +65,14 @@ class TermScale(nn.Module):
     def score(self, places: Mapping[str, Tensor], fraction: float, side: int | None) -> BatchScores:
         """Terms by place, each (n, h, w) with sides of its own -> scores, and maps of that side.
 
-        score = Σ (term − mean) / spread over the counted terms. A map is the same sum at each
-        place, resized: bilinear between places.
+        score = Σ (term − mean) / spread over the counted terms. A map is such a sum over the
+        mapped terms at each place, resized: bilinear between places.
         """
         terms = {name: worst(places[name], fraction) for name in self.names}
         score = torch.stack([self._scaled(name, terms[name]) for name in self.counted]).sum(0)
         if side is None:
             return BatchScores(score, terms)
-        scaled = (self._scaled(name, places[name].double()) for name in self.counted)
+        scaled = (self._scaled(name, places[name].double()) for name in self.mapped)
         return BatchScores(score, terms, torch.stack([resized(s, side) for s in scaled]).sum(0))
 
     def _scaled(self, name: str, values: Tensor) -> Tensor:

@@ -102,7 +102,8 @@ def trained(chosen: DataSet, values: Mapping[str, Any], num_threads: int) -> Row
     assert detector.scale is not None
     tested, rows = Tested(chosen, detector), []
     for part, counted in PARTS.items():
-        detector.scale.counted = counted  # a term counts for the score alone, not for training
+        # A term counts for scores and maps alone, not for training.
+        detector.scale.counted = detector.scale.mapped = counted
         scores = (detector.score(raw, maps=tested.has_masks) for raw in tested.raw)
         rows.append({"part": part, **tested.figures(scores)})
     return rows

@@ -48,6 +48,15 @@ def test_a_map_is_the_same_sum_by_place() -> None:
     assert found.maps[0, 0, 0].item() == pytest.approx(0)
 
 
+def test_a_map_may_be_of_other_terms_than_the_score() -> None:
+    made = TermScale(["a", "b"], ["a"], mapped=["b"])
+    places = {"a": torch.full((1, 1, 1), 2.0), "b": torch.full((1, 4, 4), 3.0)}
+    found = made.score(places, 1.0, 8)
+    assert found.maps is not None
+    assert found.score.item() == 2.0
+    assert found.maps.unique().tolist() == [3.0]
+
+
 def test_a_term_that_does_not_vary_is_not_blown_up() -> None:
     made = TermScale(["a"], ["a"])
     made.fit({"a": np.full(3, 2.0)})
