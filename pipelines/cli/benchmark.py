@@ -102,7 +102,7 @@ def ablation(
 def calibration(
     out: Out,
     detectors: Annotated[
-        str, typer.Option(help="Detectors fitted by statistics, comma-separated.")
+        str, typer.Option(help="Detectors, comma-separated.")
     ] = "gaussian,knn",
     data_sets: On = "magnetic_tile,mnist:0/8,digits:0",
     seeds: Seeds = "0,1,2",

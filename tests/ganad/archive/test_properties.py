@@ -18,7 +18,7 @@ from ganad.archive.manifest import open_manifest, write_manifest
 from ganad.archive.rows import label_of
 from ganad.archive.walk import GROUND_TRUTH, expand_braces, is_glob
 
-NUM = int(os.environ.get("GANAD_FUZZ", "100"))
+NUM = int(os.environ.get("GANAD_FUZZ", "30"))
 """Examples of the slow test."""
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 RESERVED = {GROUND_TRUTH, "train", "test", "val", "validation", "..", "."}

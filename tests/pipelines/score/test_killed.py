@@ -16,7 +16,7 @@ from tests.pipelines.processes import command_line, family, finished, kill_when,
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 TRAIN = ["--set", "image_size=16", "--set", "channels=1", "--set", "width=8", "--no-gpu"]
-NUM_KILLS = 20
+NUM_KILLS = 10
 
 
 @pytest.fixture(scope="module")
