@@ -101,9 +101,7 @@ def ablation(
 @benchmarks.command()
 def calibration(
     out: Out,
-    detectors: Annotated[
-        str, typer.Option(help="Detectors, comma-separated.")
-    ] = "gaussian,knn",
+    detectors: Annotated[str, typer.Option(help="Detectors, comma-separated.")] = "gaussian,knn",
     data_sets: On = "magnetic_tile,mnist:0/8,digits:0",
     seeds: Seeds = "0,1,2",
     set_: Set = None,
