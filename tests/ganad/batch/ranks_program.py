@@ -34,6 +34,7 @@ class Images:
                 light = np.exp(-((y - row) ** 2 + (x - column) ** 2) / 60)
                 plane[:] = np.clip(255 * light + rng.normal(30, 9, (size, size)), 0, 255)
         self.pixels = pixels
+        self.image_bytes = pixels[0].nbytes
 
     def __len__(self) -> int:
         return NUM_IMAGES

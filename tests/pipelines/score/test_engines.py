@@ -8,8 +8,10 @@ import pytest
 from ganad import fit
 from ganad.engines import openvino
 from ganad.errors import ConfigError
+from ganad.images.decode import Preprocessing
 from ganad.scores.records import read_runs
 from ganad.scores.table import ScoreTable
+from pipelines.passes.units import Unit
 from pipelines.score import engines
 from pipelines.score.run import score
 from tests.pipelines.small_model import SMALL
@@ -69,7 +71,8 @@ def test_an_engine_that_does_not_agree_is_not_taken(
     }
     answer = {"report": json.dumps({"engine": "eager", "trials": [disagrees]})}
     monkeypatch.setattr(engines, "stream", lambda *arguments: iter([answer]))
-    choice = engines.choose("m", "knn-1", None, "openvino", None, engines.Resources(1, 0, 1))
+    kind, unit = Preprocessing(image_size=16, channels=1), Unit(0, "", 0, 56)
+    choice = engines.choose("m", "knn-1", kind, "openvino", unit, engines.Resources(1, 0, 1))
     assert choice.engine == "eager"
     said = capfd.readouterr().err
     assert "knn-1 is scored eager: with openvino p-values of 56 images differ by up to 0.2" in said

@@ -53,6 +53,11 @@ def unit_of(archive: Path, worker: Scorer) -> DecodedUnit:
     return DecodedUnit(Unit(0, "", 0, len(rows)), rows, decoded, record)
 
 
+def write(worker: Scorer, images: DecodedUnit) -> None:
+    """Score a unit in one piece, and write it."""
+    worker.join([worker.work(images)])
+
+
 def test_a_unit_that_is_cut_off_between_its_files_has_its_regions_once(
     archive: Path, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,16 +75,16 @@ def test_a_unit_that_is_cut_off_between_its_files_has_its_regions_once(
     with monkeypatch.context() as patch:
         patch.setattr("pipelines.score.scorer.write_part", killed)
         with pytest.raises(KeyboardInterrupt):
-            worker.work(images)
+            write(worker, images)
     assert len(list_files(str(table / "_regions"))) == 1
     assert list_files(str(table)) == []
-    worker.work(images)
+    write(worker, images)
     found = rows(table)
     assert found
     assert all(row["peak"] > heat.level(SHARE) for row in found)
     assert not any(row["uri"].endswith("/001.png") for row in found)
     before = [Path(file.regions.uri).read_bytes() for file in list_files(str(table))]
-    worker.work(images)  # given out again: what is there stays
+    write(worker, images)  # given out again: what is there stays
     assert [Path(file.regions.uri).read_bytes() for file in list_files(str(table))] == before
 
     # The image that could not be read is scored again, as by --retry-failed.
@@ -89,7 +94,7 @@ def test_a_unit_that_is_cut_off_between_its_files_has_its_regions_once(
     repaired = unit_of(archive, second)
     failed = [i for i, row in enumerate(repaired.rows) if row["name"] == "001.png"]
     some = [[values[i] for i in failed] for values in (repaired.rows, repaired.decoded)]
-    second.work(replace(repaired, unit=Unit(0, "", 0, 1), rows=some[0], decoded=some[1]))
+    write(second, replace(repaired, unit=Unit(0, "", 0, 1), rows=some[0], decoded=some[1]))
     new = regions.read(list_files(str(again))[0]).num_rows
     finish_retry(str(table))
     assert len(rows(table)) == len(found) + new
