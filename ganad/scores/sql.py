@@ -108,8 +108,8 @@ class Session:
             raise ConfigError(f"--with {typed} {wrong}: give a {', '.join(_READERS)} file")
         name = f"with/{view}/{PurePosixPath(uri).name}"
         self._files.parts[name] = PartFile(uri, size, checked=False)
-        # JSON is read once: a view over it, by way of Python's files, makes DuckDB 2.0 wait for half
-        # a minute in each statement on a busy machine.
+        # JSON is read once: a view over it, by way of Python's files, makes DuckDB 2.0 wait in each
+        # statement, for half a minute on a busy machine.
         kind = "TABLE" if reader == "read_json" else "VIEW"
         try:
             self._execute(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ganad.detectors.statistics.config import GmmConfig
 from ganad.detectors.statistics.reservoir import Reservoir, SampleDetector, follow_shapes
-from ganad.features.mixture import best_number, fit, squared_mahalanobis
+from ganad.features.mixture import Mixture, best_number, fit, squared_mahalanobis
 
 HELD_OUT = 5
 """One in so many images judges the number of components."""
@@ -58,7 +58,7 @@ class Level(nn.Module):
         k = 1
         if most > 1 and len(vectors) >= FEWEST:
             k = best_number(vectors[num:], vectors[:num], most, seed)
-        mixture = fit(vectors, k, seed)
+        mixture = _largest(vectors, k, seed)
         self.means, self.whitening = mixture.means, mixture.whitening
         self.log_shares = mixture.log_peaks.log_softmax(0)
 
@@ -68,6 +68,17 @@ class Level(nn.Module):
         squared = -2 * (self.log_shares - squares / 2).logsumexp(1)
         distances = squared.clamp(min=SMALLEST).sqrt()
         return distances.where(vectors.isfinite().all(1), torch.nan)
+
+
+def _largest(vectors: Tensor, most: int, seed: int) -> Mixture:
+    """The mixture of the most components that can be fitted: one that was good without the
+    held-out vectors may settle on a few that are alike when these are added."""
+    for k in range(most, 1, -1):
+        try:
+            return fit(vectors, k, seed)
+        except np.linalg.LinAlgError:
+            continue
+    return fit(vectors, 1, seed)
 
 
 class Gmm(SampleDetector[GmmConfig, Level]):

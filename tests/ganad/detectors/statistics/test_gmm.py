@@ -1,9 +1,12 @@
 import numpy as np
+import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from ganad.detectors.statistics import gmm
 from ganad.detectors.statistics.gaussian import Gaussian
 from ganad.detectors.statistics.gmm import Gmm, Level
+from ganad.features.mixture import fit
 from tests.ganad.detectors.small import BACKBONE, small
 
 
@@ -73,3 +76,18 @@ def test_facts_say_how_many_components_each_level_has() -> None:
     facts = detector.finish(detector.observe(detector.begin(images), images))
     assert facts["levels"]["layer4"]["dimension"] == 512
     assert all(1 <= level["num_components"] <= 2 for level in facts["levels"].values())
+
+
+def test_components_that_cannot_be_fitted_to_all_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A third of the vectors are one and the same: a component of theirs has no covariance."""
+    spread = torch.from_numpy(np.random.default_rng(0).normal(size=(200, 4))).float()
+    vectors = torch.cat([spread, torch.full((100, 4), 1e4)])
+    monkeypatch.setattr(gmm, "best_number", lambda *_: 2)
+    with pytest.raises(np.linalg.LinAlgError):
+        fit(vectors, 2, seed=0)
+    level = Level(4)
+    level.fit(vectors, most=5, seed=0)
+    assert len(level.means) == 1
+    assert level(vectors).isfinite().all()
