@@ -65,6 +65,11 @@ def fold_name(number: int) -> str:
     return f"fold-{number}"
 
 
+def fold_names(folds: int) -> list[str]:
+    """The folds of a crossed calibration as subsets; none for 0."""
+    return [fold_name(number) for number in range(folds)]
+
+
 def subset_of(
     name: str, seed: int, calibration: float = CALIBRATION, validation: float = VALIDATION
 ) -> Subset:

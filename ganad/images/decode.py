@@ -44,6 +44,11 @@ class Preprocessing(BaseModel):
     max_pixels: int = Field(default=MAX_PIXELS, ge=1)
     """Images with more pixels are refused as decompression bombs."""
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of a decoded image."""
+        return self.channels * self.image_size**2
+
 
 @dataclass(frozen=True, eq=False)
 class Decoded:

@@ -113,7 +113,7 @@ def _file_space(request: Request) -> int:
     """Bytes of the arrays of one file; 0 where they are not known before."""
     if isinstance(request, int):
         return 0
-    return sum(kind.channels * kind.image_size**2 for kind in request)
+    return sum(kind.image_bytes for kind in request)
 
 
 def _batch_files(request: Request) -> int:

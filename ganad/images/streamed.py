@@ -49,7 +49,7 @@ class Streamed:
     @property
     def image_bytes(self) -> int:
         """Bytes of one image."""
-        return self.preprocessing.channels * self.preprocessing.image_size**2
+        return self.preprocessing.image_bytes
 
     def take(self, positions: np.ndarray) -> np.ndarray:
         """Images at these positions, in this order: uint8 (k, c, h, w).

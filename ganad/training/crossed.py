@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ganad.archive.splits import fold_name
+from ganad.archive.splits import fold_names
 from ganad.detectors.base import StatisticsDetector
 from ganad.errors import ConfigError
 
@@ -36,7 +36,7 @@ class SubsetFits:
         """earlier: statistics that every fit includes."""
         self.detector, self.earlier = detector, earlier
         folds = detector.config.calibration_folds
-        self.scored = tuple(map(fold_name, range(folds))) if folds else ("calibration",)
+        self.scored = tuple(fold_names(folds)) or ("calibration",)
         """Subsets that calibrate."""
         self.fitted = self.scored if folds else ("train",)
         """Subsets that the model that is kept is fitted to."""

@@ -17,7 +17,7 @@ import torch
 
 from ganad.archive.listing import list_images
 from ganad.archive.rows import SCHEMA
-from ganad.archive.splits import normal_rows, with_subsets
+from ganad.archive.splits import fold_names, normal_rows, with_subsets
 from ganad.detectors import configure, create
 from ganad.detectors.base import Detector, StatisticsDetector
 from ganad.detectors.gradient import GradientDetector
@@ -31,7 +31,7 @@ from ganad.model import Model
 from ganad.report import write_training_page
 from ganad.storage import files as storage
 from ganad.training.crossed import SubsetFits, check_folds
-from ganad.training.folds import FoldResult, chosen, fold_names, settle
+from ganad.training.folds import FoldResult, chosen, settle
 from ganad.training.held_out import HeldOut
 from ganad.training.maps import fit_maps, fit_scale, keep_maps, moments_of
 from ganad.training.record import Record
@@ -73,7 +73,7 @@ def fit(
     images, rows = Shards([pixels]), with_subsets(rows, checked.seed, checked.calibration_folds)
     if isinstance(made, GradientDetector):
         folder = None if out is None else storage.join(storage.absolute(out), "training")
-        facts, scored = _fit_by_gradient(made, images, rows, device, folder, on_progress)
+        facts, scored = _fit_by_gradient(made, images, rows, folder, on_progress)
     else:
         assert isinstance(made, StatisticsDetector)
         facts, scored = _fit_by_statistics(made, images, rows)
@@ -93,19 +93,21 @@ def _fit_by_gradient(
     detector: GradientDetector[Any],
     pixels: Images,
     rows: pa.Table,
-    device: str | torch.device,
     folder: str | None,
     on_progress: Callable[[Progress], None] | None,
 ) -> tuple[dict[str, Any], HeldOut]:
     """Train, and score the images that calibrate, each by a model that has not trained on it;
     returns what the model records, and the scores."""
     seen, results = keep_maps(detector, pixels), []
+    there = set(rows["part"].to_pylist())
     for fold in fold_names(detector.config.calibration_folds):
-        if fold not in rows["part"].to_pylist():
+        if fold not in there:
             continue
         apart = create(detector.name, detector.config)
         assert isinstance(apart, GradientDetector)
-        facts, scored = _trained(apart.to(device), seen, pixels, rows, fold, None, on_progress)
+        facts, scored = _trained(
+            apart.to(detector.device), seen, pixels, rows, fold, None, on_progress
+        )
         results.append(FoldResult(fold, scored, apart.scale, facts["history"]))
     facts, scored = _trained(detector, seen, pixels, rows, None, folder, on_progress)
     if results:

@@ -15,15 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ganad.archive.splits import fold_name
 from ganad.detectors.gradient import GradientDetector
 from ganad.detectors.places import TermScale
 from ganad.training.held_out import HeldOut
-
-
-def fold_names(folds: int) -> list[str]:
-    """The folds of a crossed calibration as subsets; none for 0."""
-    return [fold_name(number) for number in range(folds)]
 
 
 def chosen(parts: Sequence[str], subset: str, folds: int, fold: str | None) -> np.ndarray:
@@ -35,7 +29,7 @@ def chosen(parts: Sequence[str], subset: str, folds: int, fold: str | None) -> n
     column = np.asarray(parts, dtype=object)
     if not folds:
         return np.asarray(column == subset)
-    left_out = column == fold if fold is not None else np.zeros(len(column), bool)
+    left_out = np.asarray(column == fold)
     return {"train": ~left_out, "calibration": left_out}.get(subset, np.zeros(len(column), bool))
 
 

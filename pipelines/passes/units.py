@@ -88,7 +88,7 @@ def rows_at_once(preprocessings: Sequence[Preprocessing]) -> int:
 
 def rows_that_fit(preprocessings: Sequence[Preprocessing]) -> int:
     """Images whose pixels are UNIT_BYTES at the most, but 16 at least."""
-    return max(16, UNIT_BYTES // sum(one.channels * one.image_size**2 for one in preprocessings))
+    return max(16, UNIT_BYTES // sum(one.image_bytes for one in preprocessings))
 
 
 def cut(parts: Sequence[Part], size: UnitSize, first: int = 0, before: int = 0) -> list[Unit]:

@@ -8,6 +8,7 @@ from ganad.errors import Mismatch, TableError
 from ganad.scores.files import list_models
 from ganad.scores.records import Job, OldJob, read_job, read_old_job, read_runs, replace_old
 from pipelines.passes.listing import BackgroundListing
+from pipelines.passes.units import UnitSize
 
 
 def find_job(table: str, typed: str, ids: Sequence[str], archive: BackgroundListing) -> Job | None:
@@ -33,6 +34,11 @@ def find_job(table: str, typed: str, ids: Sequence[str], archive: BackgroundList
     _check_models(table, typed, ids)
     replace_old(table, job)
     return job
+
+
+def unit_size(job: Job) -> UnitSize:
+    """That of the units of a table."""
+    return UnitSize(job.rows_per_unit, job.most_rows_per_unit)
 
 
 def _check_models(table: str, typed: str, ids: Sequence[str]) -> None:

@@ -15,10 +15,9 @@ from ganad.scores.records import Run
 from ganad.storage import files as storage
 from pipelines.cluster.connection import allocate, connected
 from pipelines.passes.listing import BackgroundListing
-from pipelines.passes.units import UnitSize
 from pipelines.score.engines import EAGER
 from pipelines.score.finish import finish
-from pipelines.score.job import find_job
+from pipelines.score.job import find_job, unit_size
 from pipelines.score.levels import levels_of
 from pipelines.score.plan import Plan
 from pipelines.score.totals import JOINED, LEFT, LISTED, Totals
@@ -57,7 +56,7 @@ def score(
             resources = allocate(workers, gpu, cores=cores)
             scoring = Scoring(saved, table, archive, resources, totals, engine, levels)
             job = job or scoring.begin()
-            size = UnitSize(job.rows_per_unit, job.most_rows_per_unit)
+            size = unit_size(job)
             units = Plan(table, ids, size)
             for parts in archive.rounds():
                 archive.report()

@@ -18,6 +18,7 @@ import torch
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ganad.archive.splits import fold_names
 from ganad.detectors import create
 from ganad.detectors.gradient import GradientDetector
 from ganad.errors import ArchiveError, GanadError, TrainingError
@@ -26,7 +27,7 @@ from ganad.images.protocol import Subset
 from ganad.model import Model, load
 from ganad.storage import files as storage
 from ganad.training.fit import NO_CALIBRATION
-from ganad.training.folds import FoldResult, fold_names, settle
+from ganad.training.folds import FoldResult, settle
 from ganad.training.held_out import HeldOut
 from ganad.training.maps import fit_maps, fit_scale
 from ganad.training.record import Record
@@ -58,8 +59,12 @@ def fit_gradient(job: TrainingJob, resources: Resources) -> None:
 
 def _folds(job: TrainingJob, decoded: Decoded) -> list[TrainingJob]:
     """The trainings whose models calibrate that of the job: none without a crossed calibration."""
-    jobs = map(job.without, fold_names(job.config.calibration_folds))
-    return [one for one in jobs if len(one.positions("calibration", decoded.bad))]
+    names = fold_names(job.config.calibration_folds)
+    if not names:
+        return []
+    parts = job.table(["part"])["part"].to_pylist()
+    there = {part for row, part in enumerate(parts) if row not in decoded.bad}
+    return [job.without(name) for name in names if name in there]
 
 
 def _train(job: TrainingJob, decoded: Decoded, resources: Resources, title: str) -> None:

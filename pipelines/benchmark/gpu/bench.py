@@ -123,6 +123,11 @@ class Bench:
         return line
 
 
+def word(kind: torch.dtype) -> str:
+    """Its name, such as bfloat16."""
+    return str(kind).removeprefix("torch.")
+
+
 def in_one_line(error: Exception) -> str:
     """Its kind and what it says, cut short."""
     words = " ".join(str(error).split())

@@ -17,7 +17,7 @@ from ganad.detectors.gan.ganomaly import Ganomaly
 from ganad.detectors.maps.mapped import MapDetector
 from ganad.detectors.maps.patchcore import Patchcore
 from ganad.detectors.statistics.pooled import PooledDetector
-from pipelines.benchmark.gpu.bench import Bench, Line, Rate, pictures
+from pipelines.benchmark.gpu.bench import Bench, Line, Rate, pictures, word
 
 COMPILED = "bare, compiled"
 """How the way begins that the others are compared with."""
@@ -42,12 +42,12 @@ class Scoring:
         detector = _ready(create(self.detector, configure(self.detector, self.values)), bench)
         half = torch.bfloat16 if has_fast_bfloat16(bench.device) else torch.float32
         for kind in dict.fromkeys((detector.data_type, half)):
-            detector.config = detector.config.model_copy(update={"precision": _word(kind)})
+            detector.config = detector.config.model_copy(update={"precision": word(kind)})
             num = detector.scoring_batch * (BATCHES if bench.on_gpu else 1)
-            way = f"ganad score, {_word(kind)}"
+            way = f"ganad score, {word(kind)}"
             yield self._line(name, bench, way, _scorer(detector, num), num)
         num = detector.scoring_batch
-        way = f"ganad score_batch, {_word(half)}, images on the device"
+        way = f"ganad score_batch, {word(half)}, images on the device"
         yield self._line(name, bench, way, _batch_scorer(detector, num), num)
         network = bare(detector)
         shape = (detector.config.channels, *[detector.config.image_size] * 2)
@@ -57,9 +57,9 @@ class Scoring:
         yield self._line(name, bench, "bare, float32", first, num)
         network = network.to(half).to(memory_format=torch.channels_last)
         for size in sizes:
-            way = f"bare, channels_last, {_word(half)}" + (f", batch {size}" * (size != num))
+            way = f"bare, channels_last, {word(half)}" + (f", batch {size}" * (size != num))
             yield self._line(name, bench, way, _forward(network, (size, *shape)), size)
-        way = f"{COMPILED}, channels_last, {_word(half)}"
+        way = f"{COMPILED}, channels_last, {word(half)}"
 
         def measure(facts: dict[str, Any]) -> Rate:
             began = time.perf_counter()
@@ -86,10 +86,6 @@ class Scoring:
         backbone = self.values.get("backbone", {}).get("name", "")
         facts = {"detector": self.detector, "network": backbone or self.detector}
         return {**facts, "image_size": self.values["image_size"], "images": num}
-
-
-def _word(kind: torch.dtype) -> str:
-    return str(kind).removeprefix("torch.")
 
 
 def _ready(detector: Detector[Any], bench: Bench) -> Detector[Any]:

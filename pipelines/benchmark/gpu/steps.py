@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ganad.detectors import configure, create
+from ganad.detectors.config import DetectorConfig
 from ganad.detectors.gan.ganomaly import Ganomaly
 from ganad.detectors.gradient import GradientDetector
 from ganad.images.shards import Shards
 from ganad.training.trainer import Trainer
-from pipelines.benchmark.gpu.bench import Bench, Line, Rate, pictures
+from pipelines.benchmark.gpu.bench import Bench, Line, Rate, pictures, word
 from pipelines.benchmark.gpu.busy import busy_share
 from pipelines.benchmark.gpu.plain_loop import plain_loop
 
@@ -41,7 +42,7 @@ class Steps:
         }
 
         def ganad(found: dict[str, Any]) -> Rate:
-            return self._ganad(bench, pixels, found)
+            return self._ganad(bench, config, pixels, found)
 
         def plain(found: dict[str, Any]) -> Rate:
             networks = create(self.detector, config)
@@ -60,13 +61,13 @@ class Steps:
             line.facts |= facts
             yield line
 
-    def _ganad(self, bench: Bench, pixels: np.ndarray, facts: dict[str, Any]) -> Rate:
-        detector = create(
-            self.detector, configure(self.detector, {**self.values, "epochs": FOREVER})
-        )
+    def _ganad(
+        self, bench: Bench, config: DetectorConfig, pixels: np.ndarray, facts: dict[str, Any]
+    ) -> Rate:
+        detector = create(self.detector, config)
         assert isinstance(detector, GradientDetector)
         trainer = Trainer(detector, Shards([pixels]), device=bench.device)
-        facts["precision"] = str(detector.data_type).removeprefix("torch.")
+        facts["precision"] = word(detector.data_type)
         steps = trainer.run()
         with closing(steps):  # type: ignore[type-var]
             rate = bench.measure(lambda: next(steps), trainer.batch_size)

@@ -76,22 +76,25 @@ def _peak(line: Figures) -> str:
     return NOTHING if peak is None else f"{peak:,.0f}"
 
 
-def _scoring(line: Figures, lines: Sequence[Figures]) -> Cells:
-    facts = line["facts"]
-    compiled = [
+def _times(line: Figures, lines: Sequence[Figures], way: str) -> str:
+    """The line's rate as a multiple of that of the way of its row whose name begins like this."""
+    others = [
         one["rate"]["per_s"]
         for one in lines
-        if one["row"] == line["row"] and one["way"].startswith(COMPILED) and one["rate"]
+        if one["row"] == line["row"] and one["way"].startswith(way) and one["rate"]
     ]
-    share, workers = NOTHING, NOTHING
-    if line["rate"] and compiled:
-        share = f"{line['rate']['per_s'] / compiled[0]:.2f}"
+    return f"{line['rate']['per_s'] / others[0]:.2f}" if line["rate"] and others else NOTHING
+
+
+def _scoring(line: Figures, lines: Sequence[Figures]) -> Cells:
+    facts = line["facts"]
+    workers = NOTHING
     if line["rate"] and line["way"].startswith("ganad score,"):
         workers = ", ".join(_workers(line, lines)) or NOTHING
     return {
         "network": f"{facts['network']}, {facts['image_size']} px" if facts else NOTHING,
         "images/s": _rate(line),
-        "share": share,
+        "share": _times(line, lines, COMPILED),
         "peak MiB": _peak(line),
         "decode workers": workers,
     }
@@ -123,18 +126,12 @@ def _decoding(line: Figures, _: Sequence[Figures]) -> Cells:
 
 def _steps(line: Figures, lines: Sequence[Figures]) -> Cells:
     facts = line["facts"]
-    plain = [
-        one["rate"]["per_s"]
-        for one in lines
-        if one["row"] == line["row"] and one["way"].startswith("plain") and one["rate"]
-    ]
-    times = f"{line['rate']['per_s'] / plain[0]:.2f}" if line["rate"] and plain else NOTHING
     share, how = facts.get("busy"), facts.get("busy_by", "not measured")
     busy = f"{NOTHING if share is None else f'{share:.2f}'} ({how})"
     return {
         "batch": str(facts.get("batch_size", NOTHING)),
         "images/s": _rate(line),
-        "times plain": times,
+        "times plain": _times(line, lines, "plain"),
         "busy": busy,
         "peak MiB": _peak(line),
     }

@@ -19,8 +19,7 @@ from ganad.scores.files import MANIFEST
 from ganad.scores.table import ScoreTable
 from ganad.storage import files as storage
 from pipelines.passes.listing import BackgroundListing
-from pipelines.passes.units import UnitSize
-from pipelines.score.job import find_job
+from pipelines.score.job import find_job, unit_size
 from pipelines.score.plan import Plan
 
 NUM_WORST = 24
@@ -33,7 +32,7 @@ def plan(table: str, model: str, manifest: str) -> None:
         archive.wait_for_start()
         job = find_job(table, table, [model], archive)
         assert job is not None
-        units = Plan(table, [model], UnitSize(job.rows_per_unit, job.most_rows_per_unit))
+        units = Plan(table, [model], unit_size(job))
         for parts in archive.rounds():
             units.add(parts)
 

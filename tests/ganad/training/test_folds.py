@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from ganad.archive.splits import fold_names
 from ganad.detectors.places import TermScale
 from ganad.images.protocol import PIECE, Subset, pieces
 from ganad.images.shards import Shards
-from ganad.training.folds import FoldResult, chosen, fold_names
+from ganad.training.folds import FoldResult, chosen
 from ganad.training.held_out import HeldOut
 
 PARTS = ["fold-0", "fold-1", "fold-0", "fold-2"]
