@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import warnings
@@ -9,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
-
-from ganad.engines.forward import Forward
+from torch import Tensor, nn
 
 FILE = "model.pt2"
+WORTH_S = 600.0
+"""Seconds of the eager pass below which it is not worth while to compile."""
 
 
 def available() -> str | None:
@@ -28,7 +29,7 @@ def version() -> str:
     return f"torch {torch.__version__}"
 
 
-def build(forward: Forward, batch: Tensor, folder: Path) -> None:
+def build(forward: nn.Module, batch: Tensor, folder: Path) -> None:
     """Export and compile the forward pass; batch norms are folded and weights laid out."""
     from torch._inductor import aoti_compile_and_package
 
@@ -44,6 +45,8 @@ def load(folder: Path, num_threads: int) -> Callable[[Tensor], list[Tensor]]:
     """The forward pass on torch's threads, whose number the process has set."""
     from torch._inductor import aoti_load_package
 
+    # It warns where a machine has CUDA's tools and no GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     run = aoti_load_package(str(folder / FILE))
 
     def forward(images: Tensor) -> list[Tensor]:

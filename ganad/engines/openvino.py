@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-
-from ganad.engines.forward import Forward
+from torch import Tensor, nn
 
 FILE = "model.xml"
+WORTH_S = 60.0
+"""Seconds of the eager pass below which it is not worth while to compile."""
 
 
 def available() -> str | None:
@@ -30,7 +30,7 @@ def version() -> str:
     return f"openvino {openvino.get_version().split('-')[0]}"
 
 
-def build(forward: Forward, batch: Tensor, folder: Path) -> None:
+def build(forward: nn.Module, batch: Tensor, folder: Path) -> None:
     """Convert the forward pass and write it to the folder.
 
     A trace is the quicker way; an exported program knows operations that a trace does not.

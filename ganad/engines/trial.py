@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ganad.calibration import Calibration
 from ganad.detectors.base import Detector
+from ganad.engines.backbone import BATCH, attach_backbone, frozen_network
 from ganad.engines.compiled import attach
-from ganad.engines.gate import Agreement, agreement
+from ganad.engines.gate import Agreement, FeatureAgreement, agreement, feature_agreement
+from ganad.engines.known import module
+from ganad.engines.store import cache_folder, machine
 from ganad.errors import EngineError
 
 PASSES = 3
@@ -22,18 +29,18 @@ PASSES = 3
 
 @dataclass(frozen=True)
 class Trial:
-    """How an engine did: images per second of the forward pass, and how its scores agree."""
+    """How an engine did: images per second of the forward pass, and how its results agree."""
 
     engine: str
     images_per_s: float | None
-    agreement: Agreement | None
+    agreement: Agreement | FeatureAgreement | None
     """None for eager, which is what the others are compared with."""
     refused: str | None = None
     """Why the engine cannot take this detector."""
 
     @property
     def passed(self) -> bool:
-        """True if the engine may score for the model."""
+        """True if the engine may take the place of eager."""
         return self.refused is None and (self.agreement is None or self.agreement.passed)
 
     def facts(self) -> dict[str, Any]:
@@ -51,19 +58,26 @@ def try_engines(
     images: Tensor,
     ids: Sequence[str],
     names: Sequence[str],
+    total: float = float("inf"),
 ) -> list[Trial]:
-    """Score images, uint8 (n, c, s, s), with the eager pass and with each engine of the names.
+    """Score images, uint8 (n, c, h, w), with the eager pass and with each engine of the names.
 
-    The detector keeps the engine it had. Compiles what was not compiled on this machine before.
+    total: images that this process is to score; an engine is not tried if the eager pass scores
+    them in less time than is worth a compilation. The detector keeps the engine it had. Compiles
+    what was not compiled on this machine before.
     """
+    batch, batch_ids = images[: detector.scoring_batch], ids[: detector.scoring_batch]
     before = detector.engine
+
+    def rate() -> float:
+        return _rate(len(batch), lambda: detector.score(batch, batch_ids))
+
     try:
         detector.engine = None
-        eager = detector.score(images, ids).score
-        trials = [Trial("eager", _rate(detector, images, ids), None)]
+        trials = [Trial("eager", rate(), None)]
+        names = _worth(names, trials[0], total)
+        eager = detector.score(images, ids).score if names else None
         for name in names:
-            if name == "eager":
-                continue
             try:
                 attach(detector, name)
             except EngineError as error:
@@ -71,23 +85,92 @@ def try_engines(
                 continue
             scores = detector.score(images, ids).score
             agrees = agreement(np.asarray(eager), np.asarray(scores), calibration)
-            trials.append(Trial(name, _rate(detector, images, ids), agrees))
+            trials.append(Trial(name, rate(), agrees))
         return trials
     finally:
         detector.engine = before
 
 
-def quickest(trials: Sequence[Trial]) -> Trial:
-    """The quickest engine that passed; eager always has."""
-    return max((one for one in trials if one.passed), key=lambda one: one.images_per_s or 0.0)
+@torch.no_grad()
+def try_backbone(
+    detector: Detector[Any],
+    images: Tensor,
+    names: Sequence[str],
+    total: float = float("inf"),
+) -> list[Trial]:
+    """As try_engines, for the frozen network alone: uint8 images of the size that it sees, some 32
+    of them. The network runs eager afterwards."""
+    network = frozen_network(detector)
+    assert network is not None
+
+    def outputs() -> list[Tensor]:
+        with detector.autocast():
+            found = network(prepared)
+        return [found] if isinstance(found, Tensor) else list(found.values())
+
+    try:
+        attach_backbone(detector, "eager")
+        prepared = detector.prepare(images[: len(images) // BATCH * BATCH or None])
+        trials = [Trial("eager", _rate(len(prepared), outputs), None)]
+        eager = outputs()
+        for name in _worth(names, trials[0], total):
+            try:
+                attach_backbone(detector, name)
+            except EngineError as error:
+                trials.append(Trial(name, None, None, str(error)))
+                continue
+            agrees = feature_agreement(eager, outputs())
+            trials.append(Trial(name, _rate(len(prepared), outputs), agrees))
+        return trials
+    finally:
+        attach_backbone(detector, "eager")
 
 
-def _rate(detector: Detector[Any], images: Tensor, ids: Sequence[str]) -> float:
-    batch = images[: detector.scoring_batch]
-    names = ids[: detector.scoring_batch]
+def choose(trials: Sequence[Trial], typed: str) -> str:
+    """The engine to take for what was typed: the quickest that passed for auto, the named one if it
+    passed; else eager."""
+    passed = {one.engine: one.images_per_s or 0.0 for one in trials if one.passed}
+    if typed == "auto":
+        return max(passed, key=lambda name: passed[name])
+    return typed if typed in passed else "eager"
+
+
+def kept_trials(model: str, names: Sequence[str]) -> dict[str, Any] | None:
+    """What keep_trials was given for a model on this machine with these engines, if anything."""
+    try:
+        found: dict[str, Any] = json.loads(_kept(model, names).read_text())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def keep_trials(model: str, names: Sequence[str], report: dict[str, Any]) -> None:
+    """Keep what came of trying engines for a model, beside the compiled networks."""
+    file = _kept(model, names)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_suffix(f".{time.time_ns()}")
+    fresh.write_text(json.dumps(report))
+    fresh.replace(file)
+
+
+def _kept(model: str, names: Sequence[str]) -> Path:
+    versions = [module(name).version() for name in names if name != "eager"]
+    text = json.dumps([list(names), versions, *machine()])
+    key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return cache_folder() / "trials" / f"{model}-{key}.json"
+
+
+def _worth(names: Sequence[str], eager: Trial, total: float) -> list[str]:
+    """The engines whose compilation is worth while for so many images."""
+    assert eager.images_per_s is not None
+    seconds = total / eager.images_per_s
+    return [name for name in names if name != "eager" and seconds >= module(name).WORTH_S]
+
+
+def _rate(num: int, run: Callable[[], Any]) -> float:
     seconds = []
     for _ in range(PASSES):
         began = time.perf_counter()
-        detector.score(batch, names)
+        run()
         seconds.append(time.perf_counter() - began)
-    return len(batch) / min(seconds)
+    return num / min(seconds)

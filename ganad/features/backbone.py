@@ -26,6 +26,9 @@ STAGES = ("stages", "layers", "blocks")
 NUMBERED = re.compile(r"(layer|stage|block|level|s)\d+")
 HEADS = ("bn2", "final_act", "final_conv")
 Taken = TypeVar("Taken")
+Engine = Callable[[Tensor], list[Tensor]]
+"""Takes the images that a frozen network takes, and gives what it gives: one tensor for each level,
+or one of maps."""
 
 
 def find_stages(network: nn.Module) -> dict[str, str]:
@@ -145,6 +148,8 @@ class FeatureExtractor(Sharing):
         self.register_buffer("mean", torch.tensor(record.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(record.std).view(1, 3, 1, 1))
         self._paths = find_stages(self.network)
+        self.engine: Engine | None = None
+        """Runs forward in a compiled form; see ganad.engines.backbone."""
         self._fast: list[nn.Module] = []  # in a list, and so no part of the state
         self.register_load_state_dict_post_hook(_forget)
         try:
@@ -178,6 +183,8 @@ class FeatureExtractor(Sharing):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """float (n, 1 or 3, h, w) in [-1, 1] -> float32 (n, d) by level; grey is taken thrice."""
+        if self.engine is not None:
+            return dict(zip(self.dimensions, self.engine(images), strict=True))
         return self._see(images, pool)
 
     def maps(self, images: Tensor) -> dict[str, list[Tensor]]:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ganad.errors import ConfigError
-from ganad.features.backbone import FeatureExtractor
+from ganad.features.backbone import Engine, FeatureExtractor
 from ganad.features.settings import MapBackbone
 
 CONSTANT = 1e-6
@@ -101,6 +101,8 @@ class FeatureMaps(nn.Module):
         self.extractor = FeatureExtractor(
             backbone.name, image_size, None, backbone.weights, seed, load_weights, size_key
         )
+        self.engine: Engine | None = None
+        """Runs forward in a compiled form; see ganad.engines.backbone."""
         self._choose(backbone, image_size)
         sides = self.extractor.sides.values()
         self.grid = backbone.grid or min(
@@ -120,6 +122,9 @@ class FeatureMaps(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """float (n, 1 or 3, h, w) in [-1, 1] -> raw maps, float32 (n, C, grid, grid)."""
+        if self.engine is not None:
+            (raw,) = self.engine(images)
+            return raw
         found = self.extractor.maps(images)
         branches = [branch for level in found.values() for branch in level]
         return torch.cat([on_grid(smooth(branch.float()), self.grid) for branch in branches], 1)

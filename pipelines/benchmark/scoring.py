@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from ganad.archive.listing import list_images
-from ganad.engines.compiled import available
+from ganad.engines.known import available
 from ganad.errors import ConfigError
 from ganad.images.decode import Preprocessing
 from ganad.saved import read_info
@@ -38,7 +38,7 @@ from pipelines.benchmark.scoring_turns import (
     stages,
 )
 from pipelines.console.progress import say
-from pipelines.score.engines import EAGER
+from pipelines.passes.engines import EAGER
 
 FEW_ROWS = 10_000
 LARGE = (4000, 3000)

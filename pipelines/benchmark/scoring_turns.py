@@ -14,7 +14,7 @@ from pipelines.benchmark import roofline
 from pipelines.benchmark.anomalib import Way, predict_with_anomalib
 from pipelines.benchmark.processes import ScoringJob, score
 from pipelines.benchmark.scoring_data import make_tar, put_on_s3
-from pipelines.score.engines import EAGER
+from pipelines.passes.engines import EAGER
 
 Turn = Callable[[], float | ScoringJob]
 """Works through the images once; images per second, or the job that did it."""

@@ -141,6 +141,13 @@ def train(
     each: Annotated[
         bool, typer.Option("--each", help="Train one model for each folder in SOURCE.")
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Engine that runs a frozen network, and is tried for scoring: eager, inductor, "
+            "openvino or auto."
+        ),
+    ] = "eager",
     dry_run: DryRun = False,
     debug: Debug = False,
 ) -> None:
@@ -170,6 +177,7 @@ def train(
         gpu=gpu,
         drop_abnormal=drop_abnormal,
         add_to=add_to,
+        engine=engine,
     )
     if dry_run:
         from pipelines.cli.dry_run import print_each_training, print_training
@@ -204,9 +212,10 @@ def score(
         str,
         typer.Option(
             help="Engine that runs the networks: eager, inductor, openvino, or auto, the fastest "
-            "one that gives the same p-values."
+            "one that gives the same p-values.",
+            envvar="GANAD_ENGINE",
         ),
-    ] = "eager",
+    ] = "auto",
     regions: Annotated[
         bool,
         typer.Option("--regions", help="Also write where images are unusual: boxes, for SQL."),

@@ -13,6 +13,7 @@ from ganad.saved import read_saved
 from ganad.scores.files import JOB, OLD_JOB
 from ganad.storage import files as storage
 from pipelines.console.output import write_facts
+from pipelines.passes.engines import described
 
 
 def show(folder: str) -> None:
@@ -35,6 +36,7 @@ def _lines_of_model(folder: str) -> list[tuple[str, str]]:
     info, calibration = saved.info, saved.calibration
     training = dict(info["training"])
     history = training.pop("history", [])
+    trials = {name: training.pop(name, []) for name in ("backbone_trials", "scoring_trials")}
     lines = {
         "model": info["id"],
         "parameters": f"{info['num_parameters']:,}",
@@ -42,6 +44,11 @@ def _lines_of_model(folder: str) -> list[tuple[str, str]]:
         "preprocessing": _text(info["preprocessing"]),
         **_facts(info["facts"]),
         **_facts(training),
+        **{
+            f"{name.removesuffix('_trials')} by {trial['engine']}": described(trial)
+            for name, tried in trials.items()
+            for trial in tried
+        },
     }
     epochs = [entry for entry in history if "event" not in entry]
     if epochs and epochs[-1] != info["facts"]:

@@ -11,6 +11,7 @@ from ganad.scores.notes import kind_of, kinds_of, read_notes, summary
 from ganad.scores.records import Run
 from ganad.scores.table import ScoreTable
 from pipelines.console.progress import duration
+from pipelines.passes.engines import described
 
 Line = tuple[str, str]
 BAR = 30
@@ -27,6 +28,7 @@ def lines_of_table(table: ScoreTable) -> list[Line]:
         ("table", table.uri),
         *_state(table, counts),
         *_models(counts),
+        *_engines(table.runs),
         *_failures(table.failures()),
         *_stages(work),
         *_periods(work),
@@ -69,6 +71,14 @@ def _models(counts: Mapping[str, Mapping[str, int]]) -> Iterator[Line]:
             model,
             f"{count['in']:,} images, {count['scored']:,} scored, {count['failed']:,} failed",
         )
+
+
+def _engines(runs: Mapping[str, Run]) -> Iterator[Line]:
+    """The engine of each model that another one was tried for, and how those did."""
+    for model, run in runs.items():
+        for trial in run.engine_trials:
+            taken = ", which scores" if trial["engine"] == run.engine else ""
+            yield "engine", f"{model} by {trial['engine']}{taken}: {described(trial)}"
 
 
 def _failures(failures: Mapping[str, int]) -> Iterator[Line]:

@@ -14,8 +14,8 @@ from ganad.scores.files import MANIFEST
 from ganad.scores.records import Run
 from ganad.storage import files as storage
 from pipelines.cluster.connection import allocate, connected
+from pipelines.passes.engines import EAGER
 from pipelines.passes.listing import BackgroundListing
-from pipelines.score.engines import EAGER
 from pipelines.score.finish import finish
 from pipelines.score.job import find_job, unit_size
 from pipelines.score.levels import levels_of
@@ -40,7 +40,7 @@ def score(
     """Score every image of source with every model into the table at out; returns runs by model.
 
     cores: of each worker without a GPU; left out, the workers share all. engine: eager, auto, or
-    the name of one; see pipelines.score.engines. regions: also write where images are unusual, for
+    the name of one; see pipelines.passes.engines. regions: also write where images are unusual, for
     models that make heat maps; see pipelines.score.levels.
     """
     totals, table = Totals(), storage.absolute(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,11 +22,12 @@ from ganad.scores.records import Job, ManifestFacts, Run, read_runs, write_job, 
 from ganad.storage import files as storage
 from pipelines.cluster.connection import Resources
 from pipelines.console.progress import Meter, say
+from pipelines.passes.engines import AUTO, EAGER, check_engine
 from pipelines.passes.listing import BackgroundListing
 from pipelines.passes.stream import stream
 from pipelines.passes.units import Unit, UnitSize, cut, rows_per_unit, rows_that_fit
 from pipelines.passes.worker import distinct
-from pipelines.score.engines import AUTO, EAGER, check_engine, choose
+from pipelines.score.engines import choose
 from pipelines.score.plan import Missing, Plan
 from pipelines.score.retry import FOLDER, finish_retry, open_retry
 from pipelines.score.scorer import Scorer
@@ -187,8 +189,15 @@ class Scoring:
 
     def _choose(self, model: str, unit: Unit) -> tuple[str, list[dict[str, Any]]]:
         folder = self.models[model]
+        listed = self.archive.manifest is not None
         choice = choose(
-            folder.path, model, folder.preprocessing, self._engine, unit, self.resources
+            folder.path,
+            model,
+            folder.preprocessing,
+            self._engine,
+            unit,
+            self.resources,
+            self.archive.num_images if listed else math.inf,
         )
         return choice.engine, list(choice.trials)
 

@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ganad.archive.splits import fold_names
 from ganad.detectors import create
 from ganad.detectors.gradient import GradientDetector
+from ganad.engines.backbone import attach_backbone
 from ganad.errors import ArchiveError, GanadError, TrainingError
 from ganad.heat import Heat
 from ganad.images.protocol import Subset
@@ -33,7 +34,9 @@ from ganad.training.maps import fit_maps, fit_scale
 from ganad.training.record import Record
 from ganad.training.trainer import Progress, Trainer
 from pipelines.cluster.connection import Resources
+from pipelines.passes.engines import EAGER
 from pipelines.train.checkpoint import name_of, read_checkpoint, write_checkpoint
+from pipelines.train.engines import scoring_trials
 from pipelines.train.images import moments_at, open_images, open_pixels
 from pipelines.train.job import TrainingJob
 from pipelines.train.predecode import Decoded, prepare_inputs
@@ -146,6 +149,8 @@ class _Rank:
         detector = create(job.detector, job.config)
         assert isinstance(detector, GradientDetector)
         positions = job.positions("train", decoded.bad)
+        if job.engine != EAGER:
+            attach_backbone(detector, job.engine)
         if detector.maps is not None:
             detector.to(ray.train.torch.get_device())
             fit_maps(detector, moments_at(decoded, positions))
@@ -227,6 +232,7 @@ class _Rank:
             return
         self.record.close()
         job, trainer = self.job, self.trainer
+        attach_backbone(trainer.detector, EAGER)
         fit_scale(trainer.detector, self.images, self._shown())
         history, folds = self.record.history, 0
         results = list(map(_result, _folds(job, self.decoded))) if job.fold is None else []
@@ -253,14 +259,19 @@ class _Rank:
         }
         if calibration is not None:
             facts["calibration"] = calibration.method
-        Model(trainer.detector.eval(), calibration, facts).save(job.model, held_out.files())
+        model = Model(trainer.detector.eval(), calibration, facts)
+        if job.fold is None:
+            facts |= scoring_trials(job, model)
+        model.save(job.model, held_out.files())
 
     def _held_out(self) -> HeldOut:
         """The images that calibrate this training's model, scored."""
         positions = self.job.positions("calibration", self.decoded.bad)
         ids = self.job.table(["image_id"])["image_id"].to_pylist()
         found = [ids[i] for i in positions]
-        return HeldOut.from_images(self.trainer.detector, self.images, positions, found)
+        # Archives are scored from pixels: maps by another engine would not be quite the same.
+        images = self.images if self.job.engine == EAGER else open_pixels(self.job)
+        return HeldOut.from_images(self.trainer.detector, images, positions, found)
 
     def _save_checkpoint(self) -> None:
         """Every rank comes here at the same step, because reporting waits for all of them."""

@@ -34,10 +34,18 @@ class TrainingJob:
     """What the saved model records of its data."""
     fold: str | None = None
     """The fold of a crossed calibration that this training leaves out and scores."""
+    engine: str = "eager"
+    """Of the frozen network, where there is one; see pipelines.train.engines."""
+    typed_engine: str = "eager"
+    """What the user typed as --engine."""
 
     def without(self, fold: str) -> TrainingJob:
         """The same training without a fold, into a folder of its own beside this one's files."""
         return replace(self, model=self.place(FOLDS, fold), fold=fold)
+
+    def with_engines(self, engine: str, typed: str, facts: dict[str, Any]) -> TrainingJob:
+        """The same training by engines that have been tried."""
+        return replace(self, engine=engine, typed_engine=typed, facts=facts)
 
     def place(self, *names: str) -> str:
         """A URI under MODEL/training."""

@@ -13,11 +13,14 @@ import torch
 from ganad.detectors import create
 from ganad.detectors.config import DetectorConfig
 from ganad.detectors.gradient import GradientDetector
+from ganad.engines.backbone import attach_backbone
+from ganad.engines.known import module
 from ganad.images.decode import Preprocessing
 from ganad.images.shards import digest_of, is_intact, shard_bytes
 from ganad.storage import files as storage
 from ganad.storage.records import Record, write_record
 from ganad.training.maps import can_keep_maps, image_moments
+from pipelines.passes.engines import EAGER
 from pipelines.passes.units import Unit
 from pipelines.passes.worker import DecodedUnit, UnitWorker
 from pipelines.train.job import TrainingJob
@@ -102,13 +105,16 @@ class MapWriter(Writer):
         keep: bool,
         name: str = "",
         config: DetectorConfig | None = None,
+        engine: str = EAGER,
     ) -> None:
+        """engine: of the frozen network."""
         super().setup(preprocessing, folder, keep)
         assert config is not None
         torch.set_num_threads(1)  # there is a worker for each core
         detector = create(name, config)
         assert isinstance(detector, GradientDetector)
         self.detector = detector.to("cuda" if torch.cuda.is_available() else "cpu")
+        attach_backbone(self.detector, engine)
 
     def work(self, images: DecodedUnit) -> dict[str, Any]:
         assert self.detector.maps is not None
@@ -154,14 +160,15 @@ class Kept:
         assert detector.maps is not None
         shape = (detector.maps.channels, detector.maps.grid, detector.maps.grid)
         config = detector.config
+        by = "" if job.engine == EAGER else f"-{module(job.engine).version()}"
         patch = "" if config.patch is None else f"-{config.patch.model_dump()}"
         return Kept(
             "dense maps",
             shape,
             "float16",
             MapWriter,
-            {"name": job.detector, "config": config},
-            f"{detector.maps.identity}-{config.precision}{patch}",
+            {"name": job.detector, "config": config, "engine": job.engine},
+            f"{detector.maps.identity}-{config.precision}{patch}{by}",
             can_keep_maps(detector),
         )
 

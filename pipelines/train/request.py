@@ -28,6 +28,8 @@ class TrainRequest:
     add_to: str | None = None
     """Folder of a fitted model, whose config and images come first: the result is the model of a
     fit to all images together."""
+    engine: str = "eager"
+    """Of the frozen network, and to be tried for scoring; see pipelines.passes.engines."""
 
     @property
     def typed_sources(self) -> str:

@@ -27,8 +27,10 @@ from ganad.training.crossed import check_folds
 from pipelines.cluster.connection import allocate, connected
 from pipelines.console.progress import say
 from pipelines.passes.claim import claim
+from pipelines.passes.engines import EAGER, check_engine
 from pipelines.passes.listing import resolve
 from pipelines.train.addition import Start
+from pipelines.train.engines import choose_backbone
 from pipelines.train.gradient import fit_gradient
 from pipelines.train.job import FOLDS, TrainingJob
 from pipelines.train.request import TrainRequest
@@ -44,6 +46,7 @@ def train(request: TrainRequest, debug: bool = False) -> dict[str, Any]:
     The same call again continues where a killed one stopped, and does nothing where one has
     finished.
     """
+    check_engine(request.engine)
     model = storage.absolute(request.out)
     is_done = storage.exists(storage.join(model, "model.json"))
     start = Start.of(request, is_done)
@@ -54,6 +57,8 @@ def train(request: TrainRequest, debug: bool = False) -> dict[str, Any]:
         "manifest": manifest.digest,
         "drop_abnormal": request.drop_abnormal,
         **({"add_to": start.facts["added_to"]} if start.facts else {}),
+        # Named only where it is not the default, so that trainings from before can be resumed.
+        **({"engine": request.engine} if request.engine != EAGER else {}),
     }
     remedy = "give a fresh --out, or the command it began with"
     claim(storage.join(model, "training"), "job.json", identity, request.out, remedy)
@@ -137,10 +142,16 @@ def _prepare(
 
 def _fit(job: TrainingJob, start: Start, request: TrainRequest) -> None:
     workers, gpu, cores = request.workers, request.gpu, request.cores
-    if isinstance(start.detector, StatisticsDetector):
-        fit_statistics(job, start, start.detector, allocate(workers, gpu, cores=cores))
+    detector, fewest = start.detector, None
+    if not isinstance(detector, StatisticsDetector):
+        fewest = 1
+    assert detector is not None  # the training has not finished before
+    resources = allocate(workers, gpu, fewest, cores)
+    job = choose_backbone(job, detector, request.engine, resources)
+    if isinstance(detector, StatisticsDetector):
+        fit_statistics(job, start, detector, resources)
     else:
-        fit_gradient(job, allocate(workers, gpu, 1, cores))
+        fit_gradient(job, resources)
 
 
 def _tidy(model: str) -> None:

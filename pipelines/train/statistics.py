@@ -13,6 +13,7 @@ import torch
 
 from ganad.archive.parts import Part
 from ganad.detectors.base import Extendable, StatisticsDetector
+from ganad.engines.backbone import attach_backbone
 from ganad.errors import TrainingError
 from ganad.images.load import load_images
 from ganad.model import Model
@@ -26,6 +27,7 @@ from pipelines.passes.stream import stream
 from pipelines.passes.units import UnitSize, cut, rows_per_unit
 from pipelines.passes.worker import DecodedUnit, ModelWorker
 from pipelines.train.addition import Start
+from pipelines.train.engines import scoring_trials
 from pipelines.train.job import TrainingJob
 
 NUM_FIRST = 32
@@ -37,8 +39,10 @@ CUT_FOR = 16
 class Observer(ModelWorker):
     """Holds an unfitted detector; turns a unit of images into their statistics."""
 
-    def setup(self, models: Sequence[str], num_threads: int, begun: Any) -> None:
+    def setup(self, models: Sequence[str], num_threads: int, begun: Any, engine: str) -> None:
+        """engine: of the frozen network."""
         self.load_models(models, num_threads)
+        attach_backbone(self.model.detector, engine)
         self.begun = begun
 
     def work(self, images: DecodedUnit) -> dict[str, Any]:
@@ -98,7 +102,9 @@ def fit_statistics(
         facts["calibration"] = calibration.method
     if fit.errors:
         say(f"{len(fit.errors)} images cannot be read and are left out; the first: {fit.errors[0]}")
-    Model(detector.eval(), calibration, facts).save(job.model, held_out.files())
+    model = Model(detector.eval(), calibration, facts)
+    facts |= scoring_trials(job, model)
+    model.save(job.model, held_out.files())
 
 
 class _Fit:
@@ -126,6 +132,7 @@ class _Fit:
             "models": [unfitted],
             "begun": self._begin(),
             "num_threads": self.resources.threads,
+            "engine": self.job.engine,
         }
         for subset, row in self._passed("fitting", files, Observer, arguments):
             self.errors += pickle.loads(row["errors"])

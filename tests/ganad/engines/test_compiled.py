@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ganad.engines import compiled, openvino
-from ganad.engines.compiled import attach, available, check
+from ganad.engines import inductor, openvino
+from ganad.engines.compiled import attach
 from ganad.engines.forward import layout_of
-from ganad.engines.trial import Trial, quickest, try_engines
+from ganad.engines.known import available, check
 from ganad.errors import ConfigError, EngineError
 from tests.ganad.detectors.small import random_images, small
 
@@ -111,22 +111,10 @@ def test_an_unknown_engine_is_named():
 
 
 def test_an_engine_that_is_not_there_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(compiled.inductor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(inductor.shutil, "which", lambda name: None)
     with pytest.raises(ConfigError, match="--engine inductor is not on this machine: install"):
         check("inductor")
     assert "inductor" not in available()
-
-
-@needs_openvino
-def test_engines_are_tried_beside_eager_and_the_quickest_that_agrees_is_taken():
-    detector = small("ganomaly", **F32)
-    images = random_images(40)
-    trials = try_engines(detector, None, images, [str(i) for i in range(40)], ["openvino"])
-    assert [trial.engine for trial in trials] == ["eager", "openvino"]
-    assert trials[1].agreement.passed
-    assert detector.engine is None
-    slow, quick = Trial("eager", 1.0, None), Trial("inductor", 9.0, None, "refused")
-    assert quickest([slow, quick]) is slow
 
 
 @pytest.mark.slow
