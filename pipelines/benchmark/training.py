@@ -28,6 +28,7 @@ from ganad.archive.splits import normal_rows
 from ganad.detectors import configure, create
 from ganad.detectors.config import GradientConfig
 from ganad.detectors.gan.ganomaly import Ganomaly
+from ganad.engines import inductor
 from ganad.errors import ConfigError
 from ganad.images.decode import Preprocessing
 from ganad.images.inputs import from_rows
@@ -80,6 +81,8 @@ def training(
         "ganad, Adam not fused": _turns_of_ganad(pixels, config, fused=False),
         "ganad, channels first": _turns_of_ganad(pixels, config, channels_last=False),
     }
+    if inductor.available() is None:
+        turns["ganad, networks by TorchInductor"] = _turns_of_ganad(pixels, config, compiled=True)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         if anomalib is not None:
@@ -167,7 +170,9 @@ def _turns_of_ganad(
     *,
     fused: bool = True,
     channels_last: bool = True,
+    compiled: bool = False,
 ) -> Turn:
+    """compiled: forward and backward pass of each network, in the first round."""
     made = create("ganomaly", config)
     if not channels_last:
         made.__class__ = _ChannelsFirst
@@ -178,6 +183,11 @@ def _turns_of_ganad(
     for optimizer in trainer.optimizers.values():
         for group in optimizer.param_groups:
             group["fused"] = fused
+    if compiled:
+        # The loss of G and that of D are differentiated through one graph.
+        torch._functorch.config.donated_buffer = False  # type: ignore[attr-defined]
+        for network in made.children():
+            network.compile(dynamic=False)
     steps = trainer.run()
 
     def make(num: int) -> None:
