@@ -46,7 +46,7 @@ def trained(name: str, source: Path, out: Path, engine: str) -> ganad.Model:
     return ganad.load(str(out))
 
 
-@pytest.mark.parametrize("name", ["gaussian", "padim", "ganomaly"])
+@pytest.mark.parametrize("name", ["gaussian", "ganomaly"])
 def test_the_model_is_the_eager_one_but_for_rounding(
     name: str, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
