@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
+from ganad import __version__
 from ganad.engines.known import module
 from ganad.errors import EngineError
 
@@ -91,9 +92,9 @@ def cache_folder() -> Path:
 
 
 def machine() -> list[str]:
-    """What compiled code, and its speed, depend on: code for one processor may not run on
-    another."""
-    return [torch.__version__, torch.backends.cpu.get_cpu_capability(), _processor()]
+    """What compiled code, and its speed, depend on beside the engine: code for one processor may
+    not run on another."""
+    return [__version__, torch.__version__, torch.backends.cpu.get_cpu_capability(), _processor()]
 
 
 def _key(source: Source, version: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,30 +126,30 @@ def try_backbone(
         attach_backbone(detector, "eager")
 
 
-def choose(trials: Sequence[Trial], typed: str) -> str:
-    """The engine to take for what was typed: the quickest that passed for auto, the named one if it
-    passed; else eager."""
-    passed = {one.engine: one.images_per_s or 0.0 for one in trials if one.passed}
+def choose(trials: Sequence[Mapping[str, Any]], typed: str) -> str:
+    """The engine to take for what was typed, by the facts of its trials: the quickest that passed
+    for auto, the named one if it passed; else eager."""
+    passed = {one["engine"]: one["images_per_s"] or 0.0 for one in trials if one["passed"]}
     if typed == "auto":
         return max(passed, key=lambda name: passed[name])
     return typed if typed in passed else "eager"
 
 
-def kept_trials(model: str, names: Sequence[str]) -> dict[str, Any] | None:
+def kept_trials(model: str, names: Sequence[str]) -> list[dict[str, Any]] | None:
     """What keep_trials was given for a model on this machine with these engines, if anything."""
     try:
-        found: dict[str, Any] = json.loads(_kept(model, names).read_text())
+        found: list[dict[str, Any]] = json.loads(_kept(model, names).read_text())
     except (OSError, ValueError):
         return None
     return found
 
 
-def keep_trials(model: str, names: Sequence[str], report: dict[str, Any]) -> None:
-    """Keep what came of trying engines for a model, beside the compiled networks."""
+def keep_trials(model: str, names: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> None:
+    """Keep the facts of trials of engines for a model, beside the compiled networks."""
     file = _kept(model, names)
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_suffix(f".{time.time_ns()}")
-    fresh.write_text(json.dumps(report))
+    fresh.write_text(json.dumps(list(trials)))
     fresh.replace(file)
 
 

@@ -47,10 +47,10 @@ def described(trial: Mapping[str, Any]) -> str:
 
 def agreement(found: Mapping[str, Any]) -> str:
     """How results agree with those of the eager pass (see ganad.engines.gate), in words."""
-    if "spearman" not in found:
-        return (
-            f"features of {found['n']} images differ by {found['difference']:.2g} of their spread"
-        )
+    if "difference" in found:
+        if found["difference"] is None:
+            return "features are not finite"
+        return f"features of {found['n']} images differ by {found['difference']:.2g} of a spread"
     if found["spearman"] is None:
         return f"{found['n']} images are too few to compare"
     moved = ""

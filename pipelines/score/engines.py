@@ -38,27 +38,33 @@ class EngineTester(ModelWorker):
 
     def work(self, images: DecodedUnit) -> dict[str, Any]:
         """The trials of each engine, as JSON."""
-        import torch
-
         from ganad.engines.known import candidates, check
-        from ganad.engines.trial import choose, keep_trials, kept_trials, try_engines
+        from ganad.engines.trial import choose, keep_trials, kept_trials
 
         if self.typed != AUTO:
             check(self.typed)
         model, names = self.model, candidates(self.typed)
-        report = kept_trials(model.id, names)
-        if report is None and images.good:
-            ids = [images.rows[i]["image_id"] for i in images.good[:MAX_IMAGES]]
-            batch = torch.from_numpy(images.images[:MAX_IMAGES])
-            total = self.total if self.typed == AUTO else float("inf")
-            trials = try_engines(model.detector, model.calibration, batch, ids, names, total)
-            report = {
-                "engine": choose(trials, self.typed),
-                "trials": [one.facts() for one in trials],
-            }
+        trials = kept_trials(model.id, names)
+        if trials is None:
+            trials = self._tried(images, names)
             if len(trials) > 1:
-                keep_trials(model.id, names, report)
-        return {"report": json.dumps(report or {"engine": EAGER, "trials": []})}
+                keep_trials(model.id, names, trials)
+        engine = choose(trials, self.typed) if trials else EAGER
+        return {"report": json.dumps({"engine": engine, "trials": trials})}
+
+    def _tried(self, images: DecodedUnit, names: Sequence[str]) -> list[dict[str, Any]]:
+        """The facts of each engine's trial; none without any image that can be read."""
+        import torch
+
+        from ganad.engines.trial import try_engines
+
+        if not images.good:
+            return []
+        ids = [images.rows[i]["image_id"] for i in images.good[:MAX_IMAGES]]
+        batch = torch.from_numpy(images.images[:MAX_IMAGES])
+        total = self.total if self.typed == AUTO else math.inf
+        detector, calibration = self.model.detector, self.model.calibration
+        return [one.facts() for one in try_engines(detector, calibration, batch, ids, names, total)]
 
 
 def choose(

@@ -64,7 +64,8 @@ def _tried(
         return EngineRecord(engine=EAGER, trials=[])
     total = job.num_rows / resources.num_workers if typed == AUTO else float("inf")
     trials = try_backbone(detector, images, candidates(typed), total)
-    facts, engine = [one.facts() for one in trials], choose(trials, typed)
+    facts = [one.facts() for one in trials]
+    engine = choose(facts, typed)
     if engine != EAGER:
         say(f"the frozen network is run by {engine}{gain(engine, facts)}")
     elif typed != AUTO:
@@ -91,7 +92,7 @@ def scoring_trials(job: TrainingJob, model: Model) -> dict[str, Any]:
     detector = model.detector.eval()
     trials = try_engines(detector, model.calibration, images, ids, names)
     facts = [one.facts() for one in trials]
-    keep_trials(model.id, names, {"engine": choose(trials, job.typed_engine), "trials": facts})
+    keep_trials(model.id, names, facts)
     return {"scoring_trials": facts}
 
 

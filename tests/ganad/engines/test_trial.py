@@ -36,21 +36,26 @@ def test_few_images_are_not_worth_a_compilation(cache):
     assert not cache.exists()
 
 
+def facts(*trials):
+    return [one.facts() for one in trials]
+
+
 def test_the_quickest_that_passed_is_taken():
     eager, refused = Trial("eager", 1.0, None), Trial("inductor", None, None, "refused")
-    quick = Trial("openvino", 9.0, None)
-    assert choose([eager, refused], "auto") == "eager"
-    assert choose([eager, quick], "auto") == "openvino"
-    assert choose([Trial("eager", 10.0, None), quick], "auto") == "eager"
-    assert choose([Trial("eager", 10.0, None), quick], "openvino") == "openvino"
-    assert choose([eager, refused], "inductor") == "eager"
+    quick, quicker = Trial("openvino", 9.0, None), Trial("eager", 10.0, None)
+    assert choose(facts(eager, refused), "auto") == "eager"
+    assert choose(facts(eager, quick), "auto") == "openvino"
+    assert choose(facts(quicker, quick), "auto") == "eager"
+    assert choose(facts(quicker, quick), "openvino") == "openvino"
+    assert choose(facts(eager, refused), "inductor") == "eager"
 
 
 def test_what_came_of_a_trial_is_kept_by_model_engines_and_version(monkeypatch, cache):
     monkeypatch.setattr(inductor, "version", lambda: "one")
+    trials = facts(Trial("eager", 1.0, None), Trial("inductor", 9.0, None))
     assert kept_trials("knn-1", ["inductor"]) is None
-    keep_trials("knn-1", ["inductor"], {"engine": "inductor", "trials": []})
-    assert kept_trials("knn-1", ["inductor"]) == {"engine": "inductor", "trials": []}
+    keep_trials("knn-1", ["inductor"], trials)
+    assert kept_trials("knn-1", ["inductor"]) == trials
     assert kept_trials("knn-2", ["inductor"]) is None
     assert kept_trials("knn-1", []) is None
     (file,) = (cache / "trials").iterdir()
