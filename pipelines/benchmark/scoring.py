@@ -126,7 +126,7 @@ def _speeds(turns: Turns, rounds: int, workers: int, engines: Sequence[str]) -> 
                 jobs.setdefault(name, []).append(told)
                 told = told.steady
             rates[name].append(told)
-        say(f"round {number + 1} of {rounds}")
+            say(f"round {number + 1} of {rounds}: {name}: {told:,.0f} images/s")
     for name, found in rates.items():
         beside = f"{min(found):,.0f} to {max(found):,.0f}"
         if name in jobs:

@@ -47,6 +47,7 @@ def test_the_quickest_that_passed_is_taken():
     assert choose(facts(eager, quick), "auto") == "openvino"
     assert choose(facts(quicker, quick), "auto") == "eager"
     assert choose(facts(quicker, quick), "openvino") == "openvino"
+    assert choose(facts(Trial("eager", 8.5, None), quick), "auto") == "eager"  # within noise
     assert choose(facts(eager, refused), "inductor") == "eager"
 
 
