@@ -59,13 +59,15 @@ def training(
     job_steps: int = CHECKPOINT_STEPS,
     values: dict[str, Any] | None = None,
     anomalib: str | None = None,
+    compiled: bool = False,
     debug: bool = False,
 ) -> list[dict[str, Any]]:
     """GANomaly on source: ganad's loop beside others, then as a job. One row for each.
 
     steps: of a turn. cores: threads of all loops together. job_steps: of a job, about, in whole
     epochs; in fewer than lie between checkpoints these have more than their share. values: config
-    keys. anomalib: a Python that has anomalib, to measure its GANomaly.
+    keys. anomalib: a Python that has anomalib, to measure its GANomaly. compiled: a loop whose
+    networks TorchInductor compiles stands beside the others.
     """
     torch.set_num_threads(cores)
     given = {"image_size": 64, "batch_size": 64, **(values or {})}
@@ -81,7 +83,9 @@ def training(
         "ganad, Adam not fused": _turns_of_ganad(pixels, config, fused=False),
         "ganad, channels first": _turns_of_ganad(pixels, config, channels_last=False),
     }
-    if inductor.available() is None:
+    if compiled:
+        if (remedy := inductor.available()) is not None:
+            raise ConfigError(f"--compiled needs a compiler: {remedy}, or leave it out")
         turns["ganad, networks by TorchInductor"] = _turns_of_ganad(pixels, config, compiled=True)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -185,7 +189,7 @@ def _turns_of_ganad(
             group["fused"] = fused
     if compiled:
         # The loss of G and that of D are differentiated through one graph.
-        torch._functorch.config.donated_buffer = False  # type: ignore[attr-defined]
+        torch._functorch.config.donated_buffer = False
         for network in made.children():
             network.compile(dynamic=False)
     steps = trainer.run()

@@ -24,6 +24,9 @@ def training(
         int, typer.Option(min=1, help="Steps of each Ray job, with a checkpoint every 200.")
     ] = 200,
     anomalib: Anomalib = None,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Also a loop whose networks TorchInductor compiles.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Measure the training speed of GANomaly: ganad's loop, plain PyTorch, anomalib and Ray jobs.
@@ -42,6 +45,7 @@ def training(
         workers=jobs,
         job_steps=job_steps,
         anomalib=anomalib,
+        compiled=compiled,
         debug=debug,
     )
     write_table(list(rows[0]), rows, sys.stdout)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ganad.detectors import configure, create, find
+from ganad.detectors.gradient import LARGEST_HALF, SPLIT, _to_half
 from ganad.errors import ConfigError
 from ganad.training.maps import fit_maps, moments_of
 from tests.ganad.detectors.small import (
@@ -154,3 +155,21 @@ def test_wrong_keys_are_refused(keys: dict[str, Any], message: str) -> None:
 def test_methods_without_maps_do_not_know_the_key(name: str) -> None:
     with pytest.raises(ConfigError, match="^representation is no key"):
         configure(name, {"representation": "maps"})
+
+
+def test_maps_are_rounded_to_half_precision_by_arithmetic_too():
+    """So that an engine which computes all in float32 rounds them as well."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(10_000, generator=generator) * torch.logspace(-4, 4, 10_000)
+    maps = torch.cat([maps, torch.tensor([0.0, 1e9, -1e9])])
+    half = _to_half(maps)
+    assert half.dtype == torch.float16
+    plain = maps.clamp(-LARGEST_HALF, LARGEST_HALF).half()
+    difference = (half.float() - plain.float()).abs()
+    assert (difference <= plain.abs().float() * 2.0**-10 + 2.0**-24).all()  # ties go either way
+    assert (difference == 0).float().mean() > 0.99
+    # Nothing is left for the conversion to do, but for numbers below float16's normal ones.
+    far = maps * SPLIT
+    rounded = (far - (far - maps))[maps.abs().clamp_min(1e-4) < LARGEST_HALF]
+    normal = rounded.abs() > 1e-4
+    assert torch.equal(rounded[normal].half().float(), rounded[normal])
