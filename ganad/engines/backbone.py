@@ -70,11 +70,11 @@ class _Outputs(nn.Module):
 
 
 def _source(frozen: Frozen, shape: tuple[int, ...]) -> Source:
-    dense = isinstance(frozen, FeatureMaps)
-    extractor = frozen.extractor if isinstance(frozen, FeatureMaps) else frozen
-    identity: list[Any] = [extractor.name, list(extractor.dimensions), shape]
     if isinstance(frozen, FeatureMaps):
-        identity.append(frozen.grid)
+        extractor, kind, grid = frozen.extractor, "maps", [frozen.grid]
+    else:
+        extractor, kind, grid = frozen, "pooled", []
+    identity = [extractor.name, list(extractor.dimensions), shape, *grid]
 
     def make() -> tuple[nn.Module, Tensor, dict[str, Any]]:
         generator = torch.Generator().manual_seed(0)
@@ -82,5 +82,5 @@ def _source(frozen: Frozen, shape: tuple[int, ...]) -> Source:
         frozen(images[:1])  # batch-norms are folded before a compiler looks
         return _Outputs(frozen).eval(), images, {}
 
-    label = re.sub(r"[^\w.]+", "-", extractor.name) + ("-maps" if dense else "-pooled")
+    label = re.sub(r"[^\w.]+", "-", f"{extractor.name}-{kind}")
     return Source(label, identity, extractor, make)

@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from ganad.engines.known import module
 from ganad.engines.store import cache_folder, machine
 from ganad.errors import EngineError
 
+Result = TypeVar("Result")
 PASSES = 3
 """Forward passes that are timed; the quickest counts, because others may disturb the machine."""
 GAIN = 1.1
@@ -70,25 +70,15 @@ def try_engines(
     """
     batch, batch_ids = images[: detector.scoring_batch], ids[: detector.scoring_batch]
     before = detector.engine
-
-    def rate() -> float:
-        return _rate(len(batch), lambda: detector.score(batch, batch_ids))
-
     try:
-        detector.engine = None
-        trials = [Trial("eager", rate(), None)]
-        names = _worth(names, trials[0], total)
-        eager = detector.score(images, ids).score if names else None
-        for name in names:
-            try:
-                attach(detector, name)
-            except EngineError as error:
-                trials.append(Trial(name, None, None, str(error)))
-                continue
-            scores = detector.score(images, ids).score
-            agrees = agreement(np.asarray(eager), np.asarray(scores), calibration)
-            trials.append(Trial(name, rate(), agrees))
-        return trials
+        return _tried(
+            names,
+            total,
+            lambda name: attach(detector, name),
+            (len(batch), lambda: detector.score(batch, batch_ids)),
+            lambda: detector.score(images, ids).score,
+            lambda eager, scores: agreement(eager, scores, calibration),
+        )
     finally:
         detector.engine = before
 
@@ -110,22 +100,44 @@ def try_backbone(
             found = network(prepared)
         return [found] if isinstance(found, Tensor) else list(found.values())
 
+    prepared = detector.prepare(images[: len(images) // BATCH * BATCH or None])
     try:
-        attach_backbone(detector, "eager")
-        prepared = detector.prepare(images[: len(images) // BATCH * BATCH or None])
-        trials = [Trial("eager", _rate(len(prepared), outputs), None)]
-        eager = outputs()
-        for name in _worth(names, trials[0], total):
-            try:
-                attach_backbone(detector, name)
-            except EngineError as error:
-                trials.append(Trial(name, None, None, str(error)))
-                continue
-            agrees = feature_agreement(eager, outputs())
-            trials.append(Trial(name, _rate(len(prepared), outputs), agrees))
-        return trials
+        return _tried(
+            names,
+            total,
+            lambda name: attach_backbone(detector, name),
+            (len(prepared), outputs),
+            outputs,
+            feature_agreement,
+        )
     finally:
         attach_backbone(detector, "eager")
+
+
+def _tried(
+    names: Sequence[str],
+    total: float,
+    attached: Callable[[str], None],
+    timed: tuple[int, Callable[[], Any]],
+    results: Callable[[], Result],
+    compare: Callable[[Result, Result], Agreement | FeatureAgreement],
+) -> list[Trial]:
+    """timed: a number of images, and what is timed on them. results: to be compared."""
+    attached("eager")
+    trials = [Trial("eager", _rate(*timed), None)]
+    names = _worth(names, trials[0], total)
+    if not names:
+        return trials
+    eager = results()
+    for name in names:
+        try:
+            attached(name)
+        except EngineError as error:
+            trials.append(Trial(name, None, None, str(error)))
+            continue
+        agrees = compare(eager, results())
+        trials.append(Trial(name, _rate(*timed), agrees))
+    return trials
 
 
 def choose(trials: Sequence[Mapping[str, Any]], typed: str) -> str:

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from ganad.detectors.base import Detector
 from ganad.engines.backbone import frozen_network
 from ganad.engines.known import candidates, check
 from ganad.engines.trial import choose, keep_trials, try_backbone, try_engines
-from ganad.images.load import load_images
 from ganad.model import Model
 from ganad.storage import files as storage
 from ganad.storage.records import Record, read_record, write_record
 from pipelines.cluster.connection import Resources
 from pipelines.console.progress import say
 from pipelines.passes.engines import AUTO, EAGER, MAX_IMAGES, agreement, check_engine, gain
+from pipelines.train.first import NUM_FIRST, first_images
 from pipelines.train.job import TrainingJob
-
-NUM_FIRST = 32
-"""Images on which engines of the frozen network are compared."""
 
 
 class EngineRecord(Record):
@@ -59,9 +52,10 @@ def choose_backbone(
 def _tried(
     job: TrainingJob, detector: Detector[Any], typed: str, resources: Resources
 ) -> EngineRecord:
-    images = detector.patches(_first(job, job.positions("train")[:NUM_FIRST]))[:NUM_FIRST]
-    if not len(images):
+    pixels = first_images(job, job.table().take(job.positions("train")[:NUM_FIRST]))
+    if not len(pixels):
         return EngineRecord(engine=EAGER, trials=[])
+    images = detector.patches(pixels)[:NUM_FIRST]
     total = job.num_rows / resources.num_workers if typed == AUTO else float("inf")
     trials = try_backbone(detector, images, candidates(typed), total)
     facts = [one.facts() for one in trials]
@@ -85,7 +79,7 @@ def scoring_trials(job: TrainingJob, model: Model) -> dict[str, Any]:
     if job.typed_engine == EAGER or model.calibration is None:
         return {}
     names, positions = candidates(job.typed_engine), job.positions("calibration")[:MAX_IMAGES]
-    images = _first(job, positions)
+    images = first_images(job, job.table().take(positions))
     if not names or not len(images):
         return {}
     ids = [str(number) for number in range(len(images))]
@@ -94,13 +88,3 @@ def scoring_trials(job: TrainingJob, model: Model) -> dict[str, Any]:
     facts = [one.facts() for one in trials]
     keep_trials(model.id, names, facts)
     return {"scoring_trials": facts}
-
-
-def _first(job: TrainingJob, positions: np.ndarray) -> Tensor:
-    """The images at these positions of the job's rows that can be read: uint8 (n, c, s, s)."""
-    rows = job.table().take(positions).to_pylist()
-    decoded = [one[0].image for one in load_images(rows, [job.preprocessing])]
-    images = [image for image in decoded if image is not None]
-    kind = job.preprocessing
-    empty = np.zeros((0, kind.channels, kind.image_size, kind.image_size), np.uint8)
-    return torch.from_numpy(np.stack(images) if images else empty)

@@ -141,12 +141,10 @@ def _prepare(
 
 
 def _fit(job: TrainingJob, start: Start, request: TrainRequest) -> None:
-    workers, gpu, cores = request.workers, request.gpu, request.cores
-    detector, fewest = start.detector, None
-    if not isinstance(detector, StatisticsDetector):
-        fewest = 1
+    detector = start.detector
     assert detector is not None  # the training has not finished before
-    resources = allocate(workers, gpu, fewest, cores)
+    without_gpu = None if isinstance(detector, StatisticsDetector) else 1
+    resources = allocate(request.workers, request.gpu, without_gpu, request.cores)
     job = choose_backbone(job, detector, request.engine, resources)
     if isinstance(detector, StatisticsDetector):
         fit_statistics(job, start, detector, resources)

@@ -6,7 +6,6 @@ import pickle
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -15,7 +14,6 @@ from ganad.archive.parts import Part
 from ganad.detectors.base import Extendable, StatisticsDetector
 from ganad.engines.backbone import attach_backbone
 from ganad.errors import TrainingError
-from ganad.images.load import load_images
 from ganad.model import Model
 from ganad.storage import files as storage
 from ganad.training.crossed import SubsetFits
@@ -28,10 +26,9 @@ from pipelines.passes.units import UnitSize, cut, rows_per_unit
 from pipelines.passes.worker import DecodedUnit, ModelWorker
 from pipelines.train.addition import Start
 from pipelines.train.engines import scoring_trials
+from pipelines.train.first import NUM_FIRST, first_images
 from pipelines.train.job import TrainingJob
 
-NUM_FIRST = 32
-"""Images that statistics are begun with, for their shift and their shapes."""
 CUT_FOR = 16
 """Workers that units are cut for, however many there are."""
 
@@ -175,15 +172,14 @@ class _Fit:
         """Empty statistics, made from the first images."""
         rows = self.job.table()
         fitted = rows.filter(pc.is_in(rows["part"], pa.array(self.fits.fitted)))
-        first = fitted.slice(0, NUM_FIRST).to_pylist()
-        decoded = [one[0].image for one in load_images(first, [self.job.preprocessing])]
-        images = [image for image in decoded if image is not None]
-        if not images:
+        first = fitted.slice(0, NUM_FIRST)
+        images = first_images(self.job, first)
+        if not len(images):
             raise TrainingError(
                 f"{self.job.facts['source']}: none of the first {len(first)} images can be read: "
                 f"give images that decode"
             )
-        return self.detector.begin(torch.from_numpy(np.stack(images)))
+        return self.detector.begin(images)
 
     def _passed(
         self,

@@ -20,6 +20,7 @@ from ganad.engines.compiled import attach
 from ganad.engines.known import check
 from ganad.engines.trial import Trial, try_backbone, try_engines
 from ganad.evaluation.metrics import ranking
+from ganad.images.decode import Decoded
 from ganad.images.inputs import from_rows
 from ganad.model import Model
 from ganad.training.fit import fit
@@ -84,12 +85,15 @@ def compared(
     if frozen_network(model.detector) is not None:
         images = model.detector.patches(pixels)[:FEATURES]
         seen = {one.engine: one for one in try_backbone(model.detector, images, names)}
+    tested = tested_rows(chosen)
+    decoded = list(from_rows(tested, model.preprocessing))
+    abnormal = {row["image_id"]: bool(row["abnormal"]) for row in tested}
     rows = []
     for trial in trials:
         row: dict[str, Any] = trial.facts()
         if trial.refused is None:
             attach(model.detector, trial.engine)
-            row["auroc"] = _auroc(model, chosen)
+            row["auroc"] = _auroc(model, decoded, abnormal)
         if trial.engine in seen:
             row["features"] = seen[trial.engine].facts()
         rows.append(row)
@@ -108,11 +112,13 @@ def _calibration_images(model: Model, chosen: DataSet) -> tuple[torch.Tensor, li
     return torch.from_numpy(np.stack(images)), ids
 
 
-def _auroc(model: Model, chosen: DataSet) -> float | None:
-    rows = tested_rows(chosen)
-    abnormal = {row["image_id"]: bool(row["abnormal"]) for row in rows}
+def _auroc(
+    model: Model,
+    tested: Sequence[tuple[Sequence[Decoded], Sequence[str]]],
+    abnormal: Mapping[str, bool],
+) -> float | None:
     scores, truth = [], []
-    for decoded, ids in from_rows(rows, model.preprocessing):
+    for decoded, ids in tested:
         scores.append(model.score_decoded(decoded, ids).score)
         truth += [abnormal[one] for one in ids]
     found = np.concatenate(scores)

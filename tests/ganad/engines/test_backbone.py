@@ -4,24 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from ganad.engines import openvino
 from ganad.engines.backbone import BATCH, attach_backbone, frozen_network
 from ganad.engines.gate import FEATURES, feature_agreement
 from ganad.engines.known import available
 from ganad.engines.trial import try_backbone
 from ganad.errors import ConfigError
 from tests.ganad.detectors.small import MAPS, random_images, small
+from tests.ganad.engines.needs import needs_openvino
 
 F32 = {"precision": "float32"}
-needs_openvino = pytest.mark.skipif(
-    openvino.available() is not None, reason="no OpenVINO: pip install 'ganad[openvino]'"
-)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("GANAD_CACHE", str(tmp_path))
-    return tmp_path / "engines"
 
 
 def made(kind):

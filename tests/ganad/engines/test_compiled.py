@@ -10,17 +10,9 @@ from ganad.engines.forward import layout_of
 from ganad.engines.known import available, check
 from ganad.errors import ConfigError, EngineError
 from tests.ganad.detectors.small import random_images, small
+from tests.ganad.engines.needs import needs_openvino
 
 F32 = {"precision": "float32"}
-needs_openvino = pytest.mark.skipif(
-    openvino.available() is not None, reason="no OpenVINO: pip install 'ganad[openvino]'"
-)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("GANAD_CACHE", str(tmp_path))
-    return tmp_path / "engines"
 
 
 @pytest.fixture(scope="module")

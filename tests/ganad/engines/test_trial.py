@@ -1,22 +1,12 @@
 """Engines are tried beside the eager pass, once for a model on a machine."""
 
-import pytest
-
 from ganad.engines import inductor, openvino
 from ganad.engines.known import candidates
 from ganad.engines.trial import Trial, choose, keep_trials, kept_trials, try_engines
 from tests.ganad.detectors.small import random_images, small
+from tests.ganad.engines.needs import needs_openvino
 
-needs_openvino = pytest.mark.skipif(
-    openvino.available() is not None, reason="no OpenVINO: pip install 'ganad[openvino]'"
-)
 NAMES = [str(number) for number in range(40)]
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("GANAD_CACHE", str(tmp_path))
-    return tmp_path / "engines"
 
 
 @needs_openvino
