@@ -129,6 +129,15 @@ class CheckedFile:
         except (pa.ArrowException, OSError, ValueError) as error:  # a file without checksums
             raise Damaged(f"{self.uri}: {error}") from None
 
+    def parquet(self) -> pq.ParquetFile:
+        """The open file, which reads what it is asked for. Raises Damaged, and ArchiveError, also
+        when it is read."""
+        self._open()
+        try:
+            return pq.ParquetFile(pa.PythonFile(_Stream(self), mode="r"))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise Damaged(f"{self.uri}: {error}") from None
+
     def check(self) -> None:
         """Read the whole file in chunks. Raises Damaged, and ArchiveError."""
         self._open()
@@ -164,6 +173,33 @@ class CheckedFile:
         data = storage.read_bytes(self.uri, start, end - start)
         if len(data) != end - start:
             raise Damaged(f"{self.uri}: it is shorter than it was")
+        return data
+
+
+class _Stream(io.RawIOBase):
+    """A file as pyarrow reads one."""
+
+    def __init__(self, file: CheckedFile) -> None:
+        self._file, self._place = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        starts = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._file.size}
+        self._place = starts[whence] + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        most = self._file.size - self._place
+        data = self._file.read(self._place, most if size < 0 else min(size, most))
+        self._place += len(data)
         return data
 
 

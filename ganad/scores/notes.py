@@ -10,13 +10,12 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 from ganad.errors import TableError
 from ganad.scores.checksums import CheckedFile, Damaged
-from ganad.scores.files import ScoreFile
+from ganad.scores.files import ScoreFile, in_threads
 from ganad.scores.sql import SAME_COMMAND
 from ganad.scores.table import ScoreTable
 
@@ -45,9 +44,8 @@ def from_metadata(metadata: Mapping[bytes, bytes]) -> list[dict[str, Any]]:
 def read_notes(table: ScoreTable) -> list[dict[str, Any]]:
     """The notes of all parts, with `part` and `model` added. Reads footers only. Raises
     ArchiveError."""
-    with ThreadPoolExecutor(16) as pool:
-        notes_by_part = pool.map(_read, table.parts.values())
-        return [note for notes in notes_by_part for note in notes]
+    notes_by_part = in_threads(_read, list(table.parts.values()))
+    return [note for notes in notes_by_part for note in notes]
 
 
 def _read(file: ScoreFile) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ written, and serves local tables and tables on S3 alike.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -14,12 +15,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from cachetools import LRUCache
 from fsspec.spec import AbstractFileSystem
 
 from ganad.errors import ArchiveError
 from ganad.scores.checksums import CheckedFile, Damaged
 from ganad.storage import files as storage
 from ganad.storage.private import PrivateFolder
+
+NUM_KEPT = 256
+"""Footers in memory where there is one query; each takes some kilobytes."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,18 @@ class PlainFile:
 
 
 class PartFiles(AbstractFileSystem):
-    """The files by name; DuckDB reads each as scores://name."""
+    """The files by name; DuckDB reads each as scores://name. asked_once: by a single query."""
 
     protocol = "scores"
     cachable = False
 
-    def __init__(self, parts: Mapping[str, PartFile], spill: PrivateFolder | None = None) -> None:
+    def __init__(
+        self,
+        parts: Mapping[str, PartFile],
+        spill: PrivateFolder | None = None,
+        *,
+        asked_once: bool = False,
+    ) -> None:
         super().__init__()
         self.parts = dict(parts)
         self.spill = spill
@@ -63,7 +74,11 @@ class PartFiles(AbstractFileSystem):
         """The original error; DuckDB's own holds a whole traceback as text."""
         self.damaged: str | None = None
         """Name of a damaged file."""
-        self._open_files: dict[str, CheckedFile | PlainFile] = {}
+        # DuckDB opens a file several times per query, most often at once; its footer is read and
+        # verified the first time.
+        num = NUM_KEPT if asked_once else math.inf
+        self._open_files: LRUCache[str, CheckedFile | PlainFile] = LRUCache(num)
+        self._lock = threading.Lock()
 
     @classmethod
     def uri(cls, name: str) -> str:
@@ -106,8 +121,10 @@ class PartFiles(AbstractFileSystem):
         raise PermissionError("a score table cannot be listed")
 
     def _opened(self, name: str) -> CheckedFile | PlainFile:
-        # DuckDB opens a file several times per query; the footer is verified once.
-        return self._open_files.setdefault(name, self._part(name).open())
+        with self._lock:
+            if name not in self._open_files:
+                self._open_files[name] = self._part(name).open()
+            return self._open_files[name]
 
     def _part(self, path: str) -> PartFile:
         try:

@@ -66,7 +66,7 @@ class Session:
             python_enable_replacements=False,  # or SQL could read Python's variables
         )
         self.connection = self._database.connection
-        self._files = PartFiles({}, self._database.spill)
+        self._files = PartFiles({}, self._database.spill, asked_once=asked_once)
         self.connection.register_filesystem(self._files)
         self.connection.execute("SET TimeZone = 'UTC'")
         # Otherwise every query would read the parts' footers again; they take 25 KB for each part.

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from ganad.errors import QueryError, TableError
+from ganad.errors import TableError
 from ganad.scores import regions
+from ganad.scores.counting import Rows, count_failures, count_images, count_rows
 from ganad.scores.files import JOB, MANIFEST, OLD_JOB, ScoreFile, list_files, list_models, live
-from ganad.scores.partfiles import PartFile, PartFiles
+from ganad.scores.partfiles import PartFile
 from ganad.scores.records import Counts, Run, read_runs
 from ganad.scores.sql import Session, shortened
 from ganad.storage import files as storage
@@ -44,11 +44,6 @@ SCHEMA = pa.schema(
 """Columns of a part. `model` is in the folder's name as well; parts of earlier versions have it
 there only."""
 COLUMNS = tuple(SCHEMA.names)
-DISTINCT_BYTES = 2**28
-"""Memory for a set of images, the rest of which is on disk: a job's driver counts them, and it must
-not grow with the archive."""
-DISTINCT_FILES = 2**30
-"""Bytes of files whose images are counted in that memory, about 30 million rows."""
 
 
 class ScoreTable:
@@ -64,6 +59,8 @@ class ScoreTable:
         files = live(list_files(self.uri))
         self.parts = {f.path: f for f in files if models is None or f.model in models}
         """Path inside the table -> file."""
+        self._rows: list[Rows] | None = None
+        """Of each part, once they are counted."""
         self.models = sorted({file.model for file in self.parts.values()})
         if not self.parts:
             raise TableError(self._why_empty())
@@ -155,41 +152,34 @@ class ScoreTable:
         return schema, closing()
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Per model: rows (in), distinct images, scored and failed rows."""
-        # DuckDB cannot count any number of images in little memory, so large tables have turns.
-        turns = 1 + sum(file.size for file in self.parts.values()) // DISTINCT_FILES
+        """Per model: rows (in), distinct images, scored and failed rows. Raises TableError."""
+        files = list(self.parts.values())
+        self._rows, images = count_images(files, self.typed)
         counts: dict[str, Counter[str]] = defaultdict(Counter)
-        for turn in range(turns):
-            for row in self._distinct(
-                'SELECT model, count(*) AS "in", count(DISTINCT image_id) AS "distinct", '
-                "count(score) AS scored, count(error) AS failed "
-                f"FROM scores WHERE hash(image_id) % {turns} = {turn} GROUP BY model"
-            ):
-                counts[row.pop("model")].update(row)
-        return {model: dict(found) for model, found in sorted(counts.items())}
+        for file, rows in zip(files, self._rows, strict=True):
+            counts[file.model] += Counter(
+                {"in": rows.num, "scored": rows.scored, "failed": rows.failed}
+            )
+        return {
+            model: {
+                "in": counts[model]["in"],
+                "distinct": num,
+                "scored": counts[model]["scored"],
+                "failed": counts[model]["failed"],
+            }
+            for model, num in images.items()
+        }
 
     def failures(self) -> dict[str, int]:
         """Error text -> number of images that have it under any model, most frequent first."""
-        rows = self._distinct(
-            "SELECT error, count(DISTINCT image_id) AS num FROM scores WHERE error IS NOT NULL "
-            "GROUP BY error ORDER BY num DESC, error"
-        )
-        return {row["error"]: row["num"] for row in rows}
-
-    def _distinct(self, sql: str) -> list[dict[str, Any]]:
-        """The result of SQL that counts distinct images: a set of all of them, most of it on disk
-        for a large table, or in memory where no disk is to be had."""
-        try:
-            schema, batches = self.stream(sql, limits=Limits(memory=DISTINCT_BYTES))
-            return pa.Table.from_batches(list(batches), schema).to_pylist()
-        except QueryError:
-            return self.query(sql).to_pylist()
+        return count_failures(self.files_with_errors(), self.typed)
 
     def files_with_errors(self) -> list[ScoreFile]:
-        """The parts in which at least one image has an error."""
-        rows = self.query("SELECT DISTINCT filename FROM parts WHERE error IS NOT NULL")
-        names = {PartFiles.name(name) for name in rows["filename"].to_pylist()}
-        return [file for path, file in self.parts.items() if path in names]
+        """The parts in which at least one image has an error. Raises TableError."""
+        files = list(self.parts.values())
+        if self._rows is None:
+            self._rows = count_rows(files, self.typed)
+        return [file for file, rows in zip(files, self._rows, strict=True) if rows.failed]
 
     def check_counts(self, counts: Mapping[str, Mapping[str, int]] | None = None) -> list[str]:
         """Describe each problem of the table in a sentence; empty if every image occurs once and

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +14,7 @@ from ganad.images.decode import Preprocessing
 from ganad.saved import read_info
 from ganad.scores import regions
 from ganad.scores.checksums import CheckedFile, Damaged
-from ganad.scores.files import REGIONS, ScoreFile
+from ganad.scores.files import REGIONS, ScoreFile, in_threads
 from ganad.scores.partfiles import PartFile
 from ganad.scores.parts import write_schema_mark
 from ganad.scores.records import Job, ManifestFacts, Run, read_runs, write_job, write_run
@@ -32,9 +31,6 @@ from pipelines.score.plan import Missing, Plan
 from pipelines.score.retry import FOLDER, finish_retry, open_retry
 from pipelines.score.scorer import Scorer
 from pipelines.score.totals import Totals
-
-NUM_READERS = 16
-"""Parts that are read at once to compare their checksums: on S3 each waits for its answer."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +122,9 @@ class Scoring:
     def remove_damaged(self, files: Sequence[ScoreFile]) -> bool:
         """Remove those that cannot be read or that have changed; False if there are none."""
         found = regions.part_files(self.table, files)
-        beside = [found.get(f"{REGIONS}/{file.path}") for file in files]
-        with ThreadPoolExecutor(NUM_READERS) as pool:
-            intact = list(pool.map(_is_intact, files, beside))
+        intact = in_threads(
+            lambda file: _is_intact(file, found.get(f"{REGIONS}/{file.path}")), files
+        )
         damaged = [file for file, good in zip(files, intact, strict=True) if not good]
         if damaged:
             say(
