@@ -19,9 +19,11 @@ import pyarrow.parquet as pq
 
 from ganad.errors import ArchiveError, TableError
 from ganad.scores.checksums import CheckedFile, Damaged
-from ganad.scores.files import ScoreFile, in_threads
+from ganad.scores.files import ScoreFile
 from ganad.scores.sql import SAME_COMMAND
+from ganad.storage import files as storage
 from ganad.storage.distinct import Distinct, Numbers
+from ganad.storage.threads import in_threads
 
 _BATCH = 2**16
 """Ids of a file that are in memory at a time."""
@@ -112,7 +114,8 @@ def _each(
                 f"{error.args[0]}): score into a fresh folder"
             ) from None
 
-    return in_threads(opened, files)
+    remote = any(storage.is_remote(file.table) for file in files)
+    return in_threads(opened, files, remote=remote)
 
 
 def _rows(parquet: pq.ParquetFile) -> Rows:

@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from ganad.storage import files as storage
 from ganad.storage import s3
@@ -27,12 +25,6 @@ OLD_JOB, OLD_RUN = "job.json", "run.json"
 
 SCHEMA_MARK = "0-schema"
 """Name of a file without rows in each model's folder; see ganad.scores.parts.write_schema_mark."""
-
-NUM_READERS, NUM_REMOTE_READERS = 4, 16
-"""Files that are read at a time. More are not quicker on disk, and the memory of each thread stays
-with the process; on S3 a file takes some requests, most of which is waiting."""
-NUM_WAITING = 512
-T = TypeVar("T")
 
 _MODEL = "model="
 _NAME = re.compile(r"part-(\d{5,})(?:-(\d{5,}))?\.parquet")
@@ -99,15 +91,6 @@ def live(files: Iterable[ScoreFile]) -> list[ScoreFile]:
         if not kept or file.last > kept[-1].last:
             kept.append(file)
     return [file for kept in by_model.values() for file in kept]
-
-
-def in_threads(call: Callable[[ScoreFile], T], files: Sequence[ScoreFile]) -> Iterator[T]:
-    """What the call gives for each file, in their order; several files are read at a time."""
-    remote = any(storage.is_remote(file.table) for file in files)
-    with ThreadPoolExecutor(NUM_REMOTE_READERS if remote else NUM_READERS) as pool:
-        # A call that waits for its turn takes memory too.
-        for start in range(0, len(files), NUM_WAITING):
-            yield from pool.map(call, files[start : start + NUM_WAITING])
 
 
 def list_models(table: str) -> list[str]:

@@ -15,9 +15,11 @@ from typing import Any
 
 from ganad.errors import TableError
 from ganad.scores.checksums import CheckedFile, Damaged
-from ganad.scores.files import ScoreFile, in_threads
+from ganad.scores.files import ScoreFile
 from ganad.scores.sql import SAME_COMMAND
 from ganad.scores.table import ScoreTable
+from ganad.storage import files as storage
+from ganad.storage.threads import in_threads
 
 NUM_PERIODS = 8
 NUM_SLOWEST = 5
@@ -44,7 +46,8 @@ def from_metadata(metadata: Mapping[bytes, bytes]) -> list[dict[str, Any]]:
 def read_notes(table: ScoreTable) -> list[dict[str, Any]]:
     """The notes of all parts, with `part` and `model` added. Reads footers only. Raises
     ArchiveError."""
-    notes_by_part = in_threads(_read, list(table.parts.values()))
+    files, remote = list(table.parts.values()), storage.is_remote(table.uri)
+    notes_by_part = in_threads(_read, files, remote=remote)
     return [note for notes in notes_by_part for note in notes]
 
 

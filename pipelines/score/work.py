@@ -14,11 +14,12 @@ from ganad.images.decode import Preprocessing
 from ganad.saved import read_info
 from ganad.scores import regions
 from ganad.scores.checksums import CheckedFile, Damaged
-from ganad.scores.files import REGIONS, ScoreFile, in_threads
+from ganad.scores.files import REGIONS, ScoreFile
 from ganad.scores.partfiles import PartFile
 from ganad.scores.parts import write_schema_mark
 from ganad.scores.records import Job, ManifestFacts, Run, read_runs, write_job, write_run
 from ganad.storage import files as storage
+from ganad.storage.threads import in_threads
 from pipelines.cluster.connection import Resources
 from pipelines.console.progress import Meter, say
 from pipelines.passes.engines import AUTO, EAGER, check_engine
@@ -123,7 +124,9 @@ class Scoring:
         """Remove those that cannot be read or that have changed; False if there are none."""
         found = regions.part_files(self.table, files)
         intact = in_threads(
-            lambda file: _is_intact(file, found.get(f"{REGIONS}/{file.path}")), files
+            lambda file: _is_intact(file, found.get(f"{REGIONS}/{file.path}")),
+            files,
+            remote=storage.is_remote(self.table),
         )
         damaged = [file for file, good in zip(files, intact, strict=True) if not good]
         if damaged:
