@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -24,7 +25,13 @@ sooner."""
 
 
 def search(
-    model: str, source: str, num_alone: int, num_together: int, steps: int | None = None
+    model: str,
+    source: str,
+    num_alone: int,
+    num_together: int,
+    steps: int | None = None,
+    *,
+    compiled: bool = False,
 ) -> list[dict[str, Any]]:
     """Search for the same images with the same networks, starts and steps, in one run.
 
@@ -32,8 +39,9 @@ def search(
     torch's own Adam, in float32; the loss backpropagated through networks as they are), the same
     with the networks' weights frozen, and ganad's. final_loss is the mean over the images that all
     rows share. A model with a warm start uses it in ganad's rows but the last; one by one starts
-    from noise. steps: of a search, at the most; None = the model's search_steps. Raises ConfigError
-    for a model that is no AnoGAN.
+    from noise. steps: of a search, at the most; None = the model's search_steps. compiled: also
+    a row of networks by TorchInductor, compiled before. Raises ConfigError for a model that is no
+    AnoGAN.
     """
     loaded = load(model)
     detector = loaded.detector
@@ -62,6 +70,8 @@ def search(
         detector.config = config.model_copy(update=changed)
         name = f"together, rate {rate:g}, tolerance {tolerance:g}"
         results.append(_together(name, detector, images, ids, num_alone))
+        if compiled and tolerance == 0:  # all searches take as many steps
+            results.append(_by_inductor(name, detector, images, ids, num_alone))
     if detector.encoder is not None:
         detector.encoder = None
         name = f"{name}, without the warm start"
@@ -80,6 +90,22 @@ def _together(
     losses, steps = found.loss[:num_compared].tolist(), float(found.steps.float().mean())
     seconds = time.perf_counter() - began  # with what a GPU had still to do
     return _row(name, len(images), seconds, losses, steps)
+
+
+def _by_inductor(
+    name: str, detector: Anogan, images: Tensor, ids: list[str], num_compared: int
+) -> dict[str, Any]:
+    searcher, starts = detector.searcher(), detector.starts_of(images, ids)
+    searcher.fast_generator.compile()
+    searcher.fast_features.compile()
+    options = searcher.options
+    searcher.options = replace(options, steps=1)  # one round, in which they are compiled
+    searcher.run(images[:1], starts[:1])
+    searcher.options = options
+    began = time.perf_counter()
+    found = searcher.run(images, starts)
+    losses, steps = found.loss[:num_compared].tolist(), float(found.steps.float().mean())
+    return _row(f"{name}, by inductor", len(images), time.perf_counter() - began, losses, steps)
 
 
 def _row(name: str, num: int, seconds: float, losses: list[float], steps: float) -> dict[str, Any]:

@@ -109,6 +109,10 @@ class Anogan(AdversarialDetector[AnoganConfig]):
 
     def search(self, images: Tensor, ids: Sequence[str]) -> Found:
         """The nearest G(z) to each prepared image; ids seed the starts."""
+        return self.searcher().run(images, self.starts_of(images, ids))
+
+    def searcher(self) -> LatentSearch:
+        """A search with the networks as they are now."""
         config = self.config
         options = SearchOptions(
             steps=config.search_steps,
@@ -123,10 +127,15 @@ class Anogan(AdversarialDetector[AnoganConfig]):
         )
         features = self.discriminator.features
         assert isinstance(features, nn.Module)
+        return LatentSearch(self.generator, features, options)
+
+    def starts_of(self, images: Tensor, ids: Sequence[str]) -> Tensor:
+        """Where the searches begin, (n, restarts, latent): with a warm start, the first of an image
+        at its code."""
         starts = self.starts(ids).to(self.device)
         if self.encoder is not None:
             starts[:, 0] = self._encode(images)
-        return LatentSearch(self.generator, features, options).run(images, starts)
+        return starts
 
     def starts(self, ids: Sequence[str]) -> Tensor:
         """z₀ ~ N(0, I) for each restart, (n, restarts, latent), a function of (seed, id)."""

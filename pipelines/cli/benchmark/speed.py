@@ -76,6 +76,9 @@ def search(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps of a search. Default: the model's.")
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Also with networks compiled by TorchInductor.")
+    ] = False,
 ) -> None:
     """Compare AnoGAN's search in batches and one by one: speed and final loss.
 
@@ -84,7 +87,7 @@ def search(
     from pipelines.benchmark.search import search as run
     from pipelines.console.output import write_table
 
-    rows = run(model, source, alone, together, steps)
+    rows = run(model, source, alone, together, steps, compiled=compiled)
     write_table(list(rows[0]), rows, sys.stdout)
 
 
