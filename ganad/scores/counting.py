@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ganad.errors import ArchiveError, TableError
+from ganad.errors import ArchiveError
 from ganad.scores.checksums import CheckedFile, Damaged
 from ganad.scores.files import ScoreFile
-from ganad.scores.sql import SAME_COMMAND
+from ganad.scores.sql import damaged, foreign, out_of_reach
 from ganad.storage import files as storage
 from ganad.storage.distinct import Distinct, Numbers
 from ganad.storage.threads import in_threads
@@ -103,19 +103,13 @@ def _each(
             with CheckedFile(file.uri, file.size).parquet() as parquet:
                 return call(parquet, file)
         except (Damaged, OSError, pa.ArrowException):
-            raise TableError(
-                f"{typed} holds a part that cannot be read ({file.path}): {SAME_COMMAND}"
-            ) from None
+            raise damaged(typed, file.path) from None
         except ArchiveError as error:
-            raise TableError(f"{typed} cannot be read: {error}") from error
+            raise out_of_reach(typed, error) from error
         except KeyError as error:
-            raise TableError(
-                f"{typed} holds files that are not parts of a score table ({file.path}: "
-                f"{error.args[0]}): score into a fresh folder"
-            ) from None
+            raise foreign(typed, f"{file.path}: {error.args[0]}") from None
 
-    remote = any(storage.is_remote(file.table) for file in files)
-    return in_threads(opened, files, remote=remote)
+    return in_threads(opened, files, remote=storage.is_remote(typed))
 
 
 def _rows(parquet: pq.ParquetFile) -> Rows:

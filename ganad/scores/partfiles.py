@@ -85,11 +85,6 @@ class PartFiles(AbstractFileSystem):
         """The name under which DuckDB reads a file."""
         return f"{cls.protocol}://{name}"
 
-    @classmethod
-    def name(cls, uri: str) -> str:
-        """The inverse of uri."""
-        return uri.removeprefix(f"{cls.protocol}://")
-
     def _open(self, path: str, mode: str = "rb", **options: Any) -> _OpenPart:
         if mode != "rb":
             raise PermissionError("a score table can only be read")

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ganad.errors import ConfigError, QueryError, TableError
+from ganad.errors import ArchiveError, ConfigError, QueryError, TableError
 from ganad.scores.partfiles import PartFile, PartFiles
 from ganad.scores.regions import COLUMNS as REGIONS
 from ganad.scores.values import exact
@@ -32,6 +32,24 @@ _TAKEN = {"parts", "labelled", "ensemble", "verdicts", "regions"}
 _NO_REGIONS = "name regions does not exist"
 """DuckDB's words."""
 SAME_COMMAND = "run the same ganad score command again, which scores its images again"
+
+
+def damaged(typed: str, part: str) -> TableError:
+    """The error for a table with a part that cannot be read."""
+    return TableError(f"{typed} holds a part that cannot be read ({part}): {SAME_COMMAND}")
+
+
+def out_of_reach(typed: str, failure: ArchiveError) -> TableError:
+    """The error for a table whose storage does not answer, or no longer has a part."""
+    return TableError(f"{typed} cannot be read: {failure}")
+
+
+def foreign(typed: str, reason: str) -> TableError:
+    """The error for a table with files that something else wrote."""
+    return TableError(
+        f"{typed} holds files that are not parts of a score table ({reason}): "
+        f"score into a fresh folder"
+    )
 
 
 class Session:
@@ -193,12 +211,10 @@ class Session:
         except (duckdb.Error, OSError, pa.ArrowException) as error:
             if self._files.failure is not None:
                 failure = self._files.failure
-                raise TableError(f"{self.typed} cannot be read: {failure}") from failure
+                raise out_of_reach(self.typed, failure) from failure
             part = self._damaged_part(error)
             if part is not None:
-                raise TableError(
-                    f"{self.typed} holds a part that cannot be read ({part}): {SAME_COMMAND}"
-                ) from None
+                raise damaged(self.typed, part) from None
             message = shortened(str(error).strip().split("\n")[0].rstrip(".!"), 200)
             if isinstance(error, duckdb.OutOfMemoryException):
                 raise QueryError(
@@ -206,10 +222,7 @@ class Session:
                     f"may use ({message}): allow more with --memory and --spill, or ask for less"
                 ) from None
             if shown is None:
-                raise TableError(
-                    f"{self.typed} holds files that are not parts of a score table ({message}): "
-                    f"score into a fresh folder"
-                ) from None
+                raise foreign(self.typed, message) from None
             if _NO_REGIONS in message:
                 raise QueryError(
                     f"{shown}: {self.typed} has no regions: score with --regions into a fresh --out"

@@ -5,7 +5,6 @@ Its files are listed in ganad.scores.files.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 
@@ -155,20 +154,15 @@ class ScoreTable:
         """Per model: rows (in), distinct images, scored and failed rows. Raises TableError."""
         files = list(self.parts.values())
         self._rows, images = count_images(files, self.typed)
-        counts: dict[str, Counter[str]] = defaultdict(Counter)
-        for file, rows in zip(files, self._rows, strict=True):
-            counts[file.model] += Counter(
-                {"in": rows.num, "scored": rows.scored, "failed": rows.failed}
-            )
-        return {
-            model: {
-                "in": counts[model]["in"],
-                "distinct": num,
-                "scored": counts[model]["scored"],
-                "failed": counts[model]["failed"],
-            }
+        counts = {
+            model: {"in": 0, "distinct": num, "scored": 0, "failed": 0}
             for model, num in images.items()
         }
+        for file, rows in zip(files, self._rows, strict=True):
+            counts[file.model]["in"] += rows.num
+            counts[file.model]["scored"] += rows.scored
+            counts[file.model]["failed"] += rows.failed
+        return counts
 
     def failures(self) -> dict[str, int]:
         """Error text -> number of images that have it under any model, most frequent first."""

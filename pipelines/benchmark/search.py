@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from ganad.archive.listing import list_images
 from ganad.detectors.gan.anogan import Anogan
-from ganad.detectors.gan.latent_search import SCHEDULE
+from ganad.detectors.gan.latent_search import SCHEDULE, Found
 from ganad.errors import ConfigError
 from ganad.images.inputs import from_rows
 from ganad.model import load
@@ -69,43 +71,41 @@ def search(
         changed = {"search_rate": rate, "tolerance": tolerance, "keep": "best"}
         detector.config = config.model_copy(update=changed)
         name = f"together, rate {rate:g}, tolerance {tolerance:g}"
-        results.append(_together(name, detector, images, ids, num_alone))
+        results.append(_timed(name, lambda: detector.search(images, ids), num_alone))
         if compiled and tolerance == 0:  # all searches take as many steps
-            results.append(_by_inductor(name, detector, images, ids, num_alone))
+            run, starts = _by_inductor(detector, images, ids), detector.starts_of(images, ids)
+            find = partial(run, images, starts)
+            results.append(_timed(f"{name}, by inductor", find, num_alone))
     if detector.encoder is not None:
         detector.encoder = None
         name = f"{name}, without the warm start"
-        results.append(_together(name, detector, images, ids, num_alone))
+        results.append(_timed(name, lambda: detector.search(images, ids), num_alone))
     for row in results:
         row["times"] = round(row["images_per_s"] / results[0]["images_per_s"], 1)
         row["times_frozen"] = round(row["images_per_s"] / results[1]["images_per_s"], 1)
     return results
 
 
-def _together(
-    name: str, detector: Anogan, images: Tensor, ids: list[str], num_compared: int
-) -> dict[str, Any]:
+def _timed(name: str, find: Callable[[], Found], num_compared: int) -> dict[str, Any]:
     began = time.perf_counter()
-    found = detector.search(images, ids)
+    found = find()
     losses, steps = found.loss[:num_compared].tolist(), float(found.steps.float().mean())
     seconds = time.perf_counter() - began  # with what a GPU had still to do
-    return _row(name, len(images), seconds, losses, steps)
+    return _row(name, len(found.loss), seconds, losses, steps)
 
 
 def _by_inductor(
-    name: str, detector: Anogan, images: Tensor, ids: list[str], num_compared: int
-) -> dict[str, Any]:
-    searcher, starts = detector.searcher(), detector.starts_of(images, ids)
+    detector: Anogan, images: Tensor, ids: list[str]
+) -> Callable[[Tensor, Tensor], Found]:
+    """The detector's search with compiled networks."""
+    searcher = detector.searcher()
     searcher.fast_generator.compile()
     searcher.fast_features.compile()
     options = searcher.options
     searcher.options = replace(options, steps=1)  # one round, in which they are compiled
-    searcher.run(images[:1], starts[:1])
+    searcher.run(images[:1], detector.starts_of(images[:1], ids[:1]))
     searcher.options = options
-    began = time.perf_counter()
-    found = searcher.run(images, starts)
-    losses, steps = found.loss[:num_compared].tolist(), float(found.steps.float().mean())
-    return _row(f"{name}, by inductor", len(images), time.perf_counter() - began, losses, steps)
+    return searcher.run
 
 
 def _row(name: str, num: int, seconds: float, losses: list[float], steps: float) -> dict[str, Any]:

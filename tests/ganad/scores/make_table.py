@@ -46,6 +46,13 @@ def make_rows(num=60, seed=0, folder="/images", labelled=True, num_failed=2):
     return rows
 
 
+def write_something_else(folder):
+    """A Parquet file at the place of a part, with a column that none has; returns the folder."""
+    table = pa.table({"x": [1]})
+    storage.write_table(ScoreFile(str(folder), MODEL, 0, 0).uri, table)
+    return str(folder)
+
+
 def rows_of(manifest):
     """A score for every image of a manifest, rising in its order."""
     columns = ("image_id", "uri", "member", "name", "label", "abnormal", "mask")

@@ -9,7 +9,7 @@ from ganad.scores.files import ScoreFile, list_files
 from ganad.scores.table import SCHEMA, ScoreTable
 from ganad.storage import distinct
 from ganad.storage import files as storage
-from tests.ganad.scores.make_table import MODEL, OTHER, make_rows, write_table
+from tests.ganad.scores.make_table import MODEL, OTHER, make_rows, write_something_else, write_table
 
 
 def test_an_image_that_several_models_score_is_counted_for_each(tmp_path, monkeypatch):
@@ -72,11 +72,9 @@ def test_a_file_that_vanishes_is_named(tmp_path):
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):
-    place = tmp_path / f"model={MODEL}"
-    place.mkdir()
-    pq.write_table(pa.table({"x": [1]}), place / "part-000000.parquet")
+    folder = write_something_else(tmp_path)
     with pytest.raises(TableError, match=r'not parts of a .*"image_id" does not exist'):
-        ScoreTable(str(tmp_path)).counts()
+        ScoreTable(folder).counts()
 
 
 def test_ids_are_their_digits_and_others_a_digest():

@@ -2,7 +2,6 @@ import threading
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from ganad.errors import QueryError, TableError
@@ -11,7 +10,14 @@ from ganad.scores.partfiles import PartFile, PartFiles
 from ganad.scores.table import COLUMNS, SCHEMA, ScoreTable
 from ganad.storage import files as storage
 from ganad.storage.database import Limits
-from tests.ganad.scores.make_table import MODEL, OTHER, make_rows, small_table, write_table
+from tests.ganad.scores.make_table import (
+    MODEL,
+    OTHER,
+    make_rows,
+    small_table,
+    write_something_else,
+    write_table,
+)
 
 
 @pytest.fixture
@@ -94,11 +100,9 @@ def test_what_is_no_table_is_refused(tmp_path, make, message):
 
 
 def test_parts_of_something_else_are_refused(tmp_path):
-    place = tmp_path / f"model={MODEL}"
-    place.mkdir()
-    pq.write_table(pa.table({"x": [1]}), place / "part-000000.parquet")
+    folder = write_something_else(tmp_path)
     with pytest.raises(TableError, match=r"files that are not parts of a score .*image_id"):
-        ScoreTable(str(tmp_path)).connect()
+        ScoreTable(folder).connect()
 
 
 def cut(data):
